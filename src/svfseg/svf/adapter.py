@@ -1,0 +1,238 @@
+"""A trained task on disk: the trained factors alone, bound to the base weights they belong to."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from svfseg.svf.apply import (
+    Target,
+    factorize_targets,
+    install_targets,
+    refuse_wrapped,
+    select_layers,
+    svf_summary,
+)
+from svfseg.svf.factorize import Factors, recompose
+from svfseg.svf.files import replace_folder
+from svfseg.svf.layers import Scale, factored_layers, trained_names
+
+FORMAT = 1
+TENSORS, TABLE = "adapter.safetensors", "adapter.json"
+# A probe further off than this means other singular vectors: float32 rounding of the saved
+# values stays below 1e-6.
+TOLERANCE = 1e-4
+
+
+def save_adapter(model: nn.Module, path: str | Path) -> Path:
+    """Save the trained factors of a model as a folder of two files, replaced as a whole.
+
+    ``adapter.safetensors`` holds the trained tensors alone ("layer.s", ...), ``adapter.json`` the
+    format version, the configuration, a table of the layers, and a fingerprint of each base
+    weight. A probe of each trained weight lets `load_adapter` prove that it rebuilt the function.
+
+    Args:
+        model: a model with factored layers, all with the same ``train`` and ``scale``.
+        path: the folder to write; an adapter that is there is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: no factored layer, layers of different configurations, or the path holds
+            something other than an adapter.
+        OSError: writing failed; what was at the path is still there.
+    """
+    path = Path(path)
+    summary = svf_summary(model)
+    layers = list(factored_layers(model))
+    settings = {(layer.svf_train, layer.svf_scale) for _, layer in layers}
+    if len(settings) > 1:
+        raise ValueError(f"one adapter has one configuration: found {sorted(settings)}")
+    if path.exists() and not (path / TABLE).is_file():
+        raise ValueError(f"{path} exists and is not an adapter: choose another path")
+    ((train, scale),) = settings
+    tensors = {
+        f"{name}.{part}" if name else part: getattr(layer, part).detach().cpu().contiguous()
+        for name, layer in layers
+        for part in trained_names(train, scale)
+    }
+    content = save_tensors(tensors)
+    rows = [
+        {
+            "name": row.name,
+            "type": row.type,
+            "shape": list(row.shape),
+            "groups": row.groups,
+            "base": layer.svf_fingerprint,
+            "probe": float(f"{_probe(layer.factors()):.9g}"),
+        }
+        for row, (_, layer) in zip(summary.layers, layers, strict=True)
+    ]
+    table = {
+        "format": FORMAT,
+        "method": "svf",
+        "train": train,
+        "scale": scale,
+        "tensors": hashlib.sha256(content).hexdigest(),
+        "layers": rows,
+    }
+    head = json.dumps({k: v for k, v in table.items() if k != "layers"}, indent=1)
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
+    text = f'{head[:-2]},\n "layers": [\n  {lines}\n ]\n}}\n'
+    with replace_folder(path) as folder:
+        (folder / TENSORS).write_bytes(content)
+        (folder / TABLE).write_text(text)
+    return path
+
+
+def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+    """Factor the layers of a plain model as a saved adapter says, and give them its values.
+
+    Every check comes before the first change: on an error the model is as it was.
+
+    Args:
+        model: the base model, unfactored, with the base weights the adapter was trained on.
+        path: a folder written by `save_adapter`.
+
+    Returns:
+        The same model, factored.
+
+    Raises:
+        FileNotFoundError: no adapter at the path.
+        ValueError: the files are damaged or of another format version, the architecture or the
+            base weights differ, or the trained function could not be rebuilt here.
+    """
+    refuse_wrapped(model)
+    path = Path(path)
+    table, tensors = read_adapter(path)
+    names = [row["name"] for row in table["layers"]]
+    modules = dict(model.named_modules())
+    missing = [name for name in names if name not in modules]
+    if missing:
+        raise ValueError(
+            f"{path} belongs to another architecture: {type(model).__name__} has no layer "
+            f"{missing[0]!r} ({len(missing)} of {len(names)} are missing)"
+        )
+    for row in table["layers"]:
+        layer = modules[row["name"]]
+        shape = tuple(getattr(layer, "weight", torch.empty(0)).shape)
+        found = (shape, getattr(layer, "groups", 1))
+        if found != (tuple(row["shape"]), row["groups"]):
+            raise ValueError(
+                f"{path} belongs to another architecture: layer {row['name']!r} has weight "
+                f"{found[0]} in {found[1]} group(s), expected {tuple(row['shape'])} in "
+                f"{row['groups']}"
+            )
+    wanted = set(names)
+    chosen = [(n, m) for n, m in select_layers(model, names) if n in wanted]
+    if len(chosen) != len(names):
+        raise ValueError(f"{path} names a layer of {type(model).__name__} twice")
+    targets = factorize_targets(chosen)
+    rows = {row["name"]: row for row in table["layers"]}
+    train, scale = cast(str, table["train"]), cast(Scale, table["scale"])
+    for target in targets:
+        _check_target(path, target, rows[target.name], tensors, train, scale)
+    install_targets(targets, train, scale)
+    with torch.no_grad():
+        for target in targets:
+            for part in trained_names(train, scale):
+                getattr(target.layer, part).copy_(tensors[_key(target.name, part)])
+    return model
+
+
+def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The table and the tensors of an adapter, checked against each other.
+
+    Raises:
+        FileNotFoundError: no adapter at the path.
+        ValueError: another format version, or files that are damaged or do not belong together.
+    """
+    if not (path / TABLE).is_file():
+        raise FileNotFoundError(f"{path} holds no adapter ({TABLE}): give a folder of save_adapter")
+    damaged = f"{path} is damaged: copy it again from where it was made"
+    try:
+        table = json.loads((path / TABLE).read_text())
+        version = table["format"]
+        rows = [
+            (r["name"], r["shape"], r["groups"], r["base"], r["probe"]) for r in table["layers"]
+        ]
+        train, scale, digest = table["train"], table["scale"], table["tensors"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{damaged} ({TABLE} cannot be read: {error!r})") from error
+    if version != FORMAT:
+        raise ValueError(
+            f"{path} has adapter format {version}, this version of svfseg reads {FORMAT}: "
+            "update svfseg"
+        )
+    if not (path / TENSORS).is_file():
+        raise ValueError(f"{damaged} ({TENSORS} is missing)")
+    content = (path / TENSORS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{damaged} ({TENSORS} is not the file that {TABLE} describes)")
+    try:
+        tensors = load_tensors(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{damaged} ({error})") from error
+    expected = {_key(row[0], part) for row in rows for part in trained_names(train, scale)}
+    if set(tensors) != expected or not rows:
+        differing = sorted(set(tensors) ^ expected)
+        raise ValueError(f"{damaged} ({TABLE} and {TENSORS} differ in {differing[:3]})")
+    return table, tensors
+
+
+def _check_target(
+    path: Path,
+    target: Target,
+    row: dict[str, Any],
+    tensors: dict[str, Tensor],
+    train: str,
+    scale: Scale,
+) -> None:
+    if target.fingerprint != row["base"]:
+        raise ValueError(
+            f"{path} was trained on other base weights: layer {target.name!r} has fingerprint "
+            f"{target.fingerprint}, expected {row['base']}; load the weights it was trained on"
+        )
+    values = {"U": target.factors.U, "s": target.factors.s, "Vh": target.factors.Vh}
+    values["gain"] = torch.ones_like(target.factors.s)
+    for part in trained_names(train, scale):
+        tensor = tensors[_key(target.name, part)]
+        if tensor.shape != values[part].shape:
+            raise ValueError(
+                f"{path}: {_key(target.name, part)} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(values[part].shape)}: the adapter is damaged"
+            )
+        values[part] = tensor.to(values[part])
+    probe = _probe(Factors(values["U"], values["s"] * values["gain"], values["Vh"]))
+    if not abs(probe - row["probe"]) <= TOLERANCE * max(1.0, abs(row["probe"])):
+        raise ValueError(
+            f"{path}: layer {target.name!r} cannot be rebuilt here: its singular vectors come out "
+            "otherwise than where the adapter was trained, or a value was changed; move the "
+            "task as merged weights (merge_svf, state_dict) instead"
+        )
+
+
+def _probe(factors: Factors) -> float:
+    """One number that depends on all of the trained weight: aᵀ W b over its spectral size.
+
+    a and b are fixed pseudo-random vectors of unit length times sqrt(rank), so that a change of
+    any singular triplet shows at its share of the weight.
+    """
+    U, s, Vh = (f.detach().cpu().double() for f in factors)
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(U.shape[:2], generator=generator, dtype=torch.float64)
+    b = torch.randn(Vh.shape[0], Vh.shape[2], generator=generator, dtype=torch.float64)
+    value = torch.einsum("go,goi,gi->", a, recompose(Factors(U, s, Vh)), b)
+    size = s.norm().clamp_min(1e-300)
+    return float(value / size)
+
+
+def _key(name: str, part: str) -> str:
+    return f"{name}.{part}" if name else part

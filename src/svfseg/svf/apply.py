@@ -1,0 +1,336 @@
+"""Factor the layers of a model, list what trains, and merge them back."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from svfseg.svf.factorize import Factors
+from svfseg.svf.layers import (
+    SCALES,
+    SUBSPACES,
+    SUPPORTED,
+    FactoredLayer,
+    Scale,
+    factored_layers,
+    factorize_layer,
+    fingerprint,
+    install,
+    is_transposed,
+    trained_names,
+    uninstall,
+)
+
+Selection = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One factored layer: its weight's shape, one decomposition a group, what trains."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    groups: int
+    rank: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `apply_svf` did; prints as a table."""
+
+    layers: tuple[LayerSummary, ...]
+
+    @property
+    def trained(self) -> int:
+        """Number of trained values in all layers."""
+        return sum(layer.trained for layer in self.layers)
+
+    def __str__(self) -> str:
+        head = ("layer", "type", "weight", "groups", "rank", "trained")
+        rows = [
+            (
+                layer.name or "(root)",
+                layer.type,
+                "x".join(map(str, layer.shape)),
+                str(layer.groups),
+                str(layer.rank),
+                f"{layer.trained:,}",
+            )
+            for layer in self.layers
+        ]
+        rows.append(("total", f"{len(self.layers)} layers", "", "", "", f"{self.trained:,}"))
+        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        lines = []
+        for row in (head, *rows):
+            left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+            right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+            lines.append("  ".join(left + right).rstrip())
+        return "\n".join(lines)
+
+
+class Target(NamedTuple):
+    """A selected plain layer and all that is needed to install its factors."""
+
+    name: str
+    layer: nn.Module
+    factors: Factors
+    fingerprint: str
+
+
+def apply_svf(
+    model: nn.Module,
+    target_modules: Selection = None,
+    exclude_modules: Selection = None,
+    train: str | Iterable[str] = "S",
+    scale: Scale = "direct",
+) -> Summary:
+    """Factor the selected layers of a model in place, so that only chosen factors train.
+
+    Each weight becomes U diag(s) Vᵀ (Sun et al., NeurIPS 2022): the model computes the same
+    function as before, U, V and the bias are frozen, and s trains. What is not selected stays as
+    it was, trainable or not: freeze it yourself where the recipe asks for it. Load the base
+    weights before, build the optimizer after. Nothing changes if the call raises.
+
+    Args:
+        model: any module; convolutions (1d to 3d, transposed, grouped) and linear layers in it
+            can be factored, the module itself too if it is one.
+        target_modules: which layers: a regular expression matched on the whole dotted name, or a
+            list of names or of last parts of names; None takes every supported layer.
+        exclude_modules: layers to leave out, in the same way.
+        train: which factors train: letters of "S" (singular values), "U", "V".
+        scale: "direct" trains s itself; "relative" freezes it and trains a factor on it that
+            starts at 1 (the paper's S = S_frozen · S_trainable).
+
+    Returns:
+        A summary of the layers; ``print`` shows it as a table.
+
+    Raises:
+        ValueError: nothing matches; a selected layer is factored already (merge first), is
+            parametrized or shares its weight tensor with another layer; the model is wrapped
+            (DataParallel, torch.compile); an argument is out of range.
+    """
+    letters = _letters(train)
+    if scale not in SCALES:
+        raise ValueError(f"scale is {scale!r}: expected one of {', '.join(SCALES)}")
+    chosen = select_layers(model, target_modules, exclude_modules)
+    install_targets(factorize_targets(chosen), letters, scale)
+    return svf_summary(model, dict(chosen))
+
+
+def svf_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The trained parameters of all factored layers, for an optimizer's own group.
+
+    Raises:
+        ValueError: the model has no factored layer.
+    """
+    return [
+        getattr(layer, name)
+        for _, layer in _require_factored(model)
+        for name in trained_names(layer.svf_train, layer.svf_scale)
+    ]
+
+
+def plan_svf(
+    model: nn.Module,
+    target_modules: Selection = None,
+    exclude_modules: Selection = None,
+    train: str | Iterable[str] = "S",
+) -> Summary:
+    """What `apply_svf` would do with the same arguments; factors and changes nothing."""
+    letters = _letters(train)
+    rows = []
+    for name, layer in select_layers(model, target_modules, exclude_modules):
+        shape = tuple(cast(torch.Tensor, layer.weight).shape)
+        groups = cast(int, getattr(layer, "groups", 1))
+        height = shape[1] if is_transposed(layer) else shape[0] // groups
+        width = math.prod(shape) // groups // height
+        rank = min(height, width)
+        sizes = {"S": rank, "U": height * rank, "V": rank * width}
+        trained = groups * sum(sizes[letter] for letter in letters)
+        rows.append(LayerSummary(name, type(layer).__name__, shape, groups, rank, trained))
+    return Summary(tuple(rows))
+
+
+def svf_summary(model: nn.Module, only: Iterable[str] | None = None) -> Summary:
+    """The factored layers of a model, or those named in ``only``.
+
+    Raises:
+        ValueError: the model has no factored layer.
+    """
+    names = None if only is None else set(only)
+    return Summary(
+        tuple(
+            LayerSummary(
+                name=name,
+                type=layer.svf_base.__name__,
+                shape=layer.svf_shape,
+                groups=layer.s.shape[0],
+                rank=layer.s.shape[1],
+                trained=sum(
+                    getattr(layer, part).numel()
+                    for part in trained_names(layer.svf_train, layer.svf_scale)
+                ),
+            )
+            for name, layer in _require_factored(model)
+            if names is None or name in names
+        )
+    )
+
+
+def merge_svf(model: nn.Module) -> nn.Module:
+    """Turn every factored layer back into a plain one of its original class, in place.
+
+    Names, hooks, mode and ``requires_grad`` of weight and bias are those from before
+    `apply_svf`; ``model.state_dict()`` loads into an untouched copy of the architecture.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: the model has no factored layer.
+    """
+    for _, layer in list(_require_factored(model)):
+        uninstall(layer)
+    return model
+
+
+def select_layers(
+    model: nn.Module, target: Selection = None, exclude: Selection = None
+) -> list[tuple[str, nn.Module]]:
+    """(dotted name, layer) of the plain layers that a selection picks, each layer once.
+
+    Raises:
+        ValueError: see `apply_svf`.
+    """
+    refuse_wrapped(model)
+    # a shared layer has several names and may be meant by any of them
+    every = [
+        (name, module)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, SUPPORTED)
+    ]
+    if not every:
+        raise ValueError(
+            f"{type(model).__name__} has no layer that SVF can factor "
+            "(convolutions, transposed convolutions, linear layers)"
+        )
+    matched = [(n, m) for n, m in every if target is None or _matches(n, target)]
+    if not matched:
+        raise ValueError(f"target_modules={target!r} matches no layer{_nearest(target, every)}")
+    excluded = {id(m) for n, m in every if exclude is not None and _matches(n, exclude)}
+    if exclude and not excluded:
+        raise ValueError(f"exclude_modules={exclude!r} matches no layer{_nearest(exclude, every)}")
+    chosen = {id(m): (n, m) for n, m in reversed(matched) if id(m) not in excluded}
+    if not chosen:
+        raise ValueError(f"exclude_modules={exclude!r} leaves none of the selected layers")
+    selected = list(reversed(chosen.values()))
+    _refuse_unfit(model, selected)
+    return selected
+
+
+def factorize_targets(layers: Iterable[tuple[str, nn.Module]]) -> list[Target]:
+    """Factor plain layers without changing them."""
+    targets = []
+    for name, layer in layers:
+        try:
+            targets.append(Target(name, layer, factorize_layer(layer), fingerprint(layer)))
+        except ValueError as error:
+            raise ValueError(f"layer {name!r}: {error}") from error
+    return targets
+
+
+def install_targets(targets: Iterable[Target], train: str, scale: Scale) -> None:
+    """Put the factors in place of the weights."""
+    for target in targets:
+        install(target.layer, target.factors, train, scale, target.fingerprint)
+
+
+def refuse_wrapped(model: nn.Module) -> None:
+    """Raise ValueError for a model inside a wrapper that has its own view of the parameters."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    for name, module in model.named_modules():
+        if isinstance(module, wrappers) or hasattr(module, "_orig_mod"):
+            kind = type(module).__name__
+            where = f"at {name!r}" if name else "as the model"
+            inner = "_orig_mod" if hasattr(module, "_orig_mod") else "module"
+            raise ValueError(
+                f"found a {kind} {where}: use SVF on the plain model (its .{inner}), "
+                "and wrap or compile it afterwards"
+            )
+
+
+def _refuse_unfit(model: nn.Module, selected: list[tuple[str, nn.Module]]) -> None:
+    owners: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            owners.setdefault(id(parameter), []).append((name, module))
+    for name, layer in selected:
+        if isinstance(layer, FactoredLayer):
+            raise ValueError(f"layer {name!r} is factored already: call merge_svf first")
+        weight = layer._parameters.get("weight")
+        if parametrize.is_parametrized(layer) or weight is None:
+            raise ValueError(
+                f"the weight of layer {name!r} is computed by a parametrization (weight or "
+                "spectral norm?): remove it first (torch.nn.utils.parametrize."
+                "remove_parametrizations), or name the layer in exclude_modules"
+            )
+        if isinstance(weight, nn.UninitializedParameter) or weight.is_meta:
+            raise ValueError(f"layer {name!r} has no weights yet: load or initialise them first")
+        if not weight.is_floating_point():
+            raise ValueError(f"layer {name!r} has {weight.dtype} weights: expected floating point")
+        others = [owner for owner, module in owners[id(weight)] if module is not layer]
+        if others:
+            raise ValueError(
+                f"layers {name!r} and {others[0]!r} share one weight tensor: factoring one would "
+                "untie them; exclude both"
+            )
+
+
+def _matches(name: str, selection: str | Sequence[str]) -> bool:
+    if isinstance(selection, str):
+        try:
+            return re.fullmatch(selection, name) is not None
+        except re.error as error:
+            raise ValueError(f"{selection!r} is not a regular expression: {error}") from error
+    return any(name == wanted or name.endswith(f".{wanted}") for wanted in selection)
+
+
+def _nearest(selection: Selection, layers: list[tuple[str, nn.Module]]) -> str:
+    names = [name for name, _ in layers]
+    wanted = [selection] if isinstance(selection, str) else list(selection or ())
+    plain = [re.sub(r"\\|\.\*|[\^$()?+*]", "", w) for w in wanted]
+    parts = {part for n in names for part in (n, n.rpartition(".")[2], n.partition(".")[0])}
+    close = [c for w in plain for c in difflib.get_close_matches(w, sorted(parts), 1, 0.4)]
+    if close:
+        return f"; the nearest name is {close[0]!r}"
+    return f"; the first of {len(names)} layers that can be factored is {names[0]!r}"
+
+
+def _letters(train: str | Iterable[str]) -> str:
+    letters = "".join(train)
+    if not letters or set(letters) - set(SUBSPACES):
+        raise ValueError(f"train is {train!r}: expected one or more of the letters S, U and V")
+    return "".join(letter for letter in SUBSPACES if letter in letters)
+
+
+def _require_factored(model: nn.Module) -> list[tuple[str, FactoredLayer]]:
+    layers = list(factored_layers(model))
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no factored layer: call apply_svf first")
+    return layers
+
+
+def singular_values(model: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Name -> (singular values now, at the start) of every factored layer, detached."""
+    return {
+        name: (layer.singular_values.detach(), layer.svf_start)
+        for name, layer in _require_factored(model)
+    }

@@ -1,0 +1,276 @@
+"""The factored layer: a layer whose weight is U diag(s) Vᵀ, of which chosen factors train.
+
+A layer becomes factored in place, by a change of class (as in ``torch.nn.utils.parametrize``):
+the object, its name, parents, hooks, mode and own attributes stay, so shared modules stay
+shared and a root module can be factored too.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from svfseg.svf.factorize import Factors, factorize, recompose, unfold
+
+Scale = Literal["direct", "relative"]
+SCALES: tuple[Scale, ...] = ("direct", "relative")
+SUBSPACES = ("S", "U", "V")
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SUPPORTED: tuple[type[nn.Module], ...] = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
+
+_CONV_OPS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED_OPS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class FactoredLayer(nn.Module):
+    """What a factored layer adds to the layer's own class (always combined with one).
+
+    Parameters: ``U`` (groups, out / groups, rank), ``s`` (groups, rank), ``Vh`` (groups, rank,
+    in / groups * kernel), and with scale "relative" ``gain`` like ``s``. The effective singular
+    values are ``s`` ("direct") or ``s * gain`` with ``s`` frozen ("relative").
+
+    The factors never lie below float32: a change of s by 1e-4 would vanish in bfloat16, and U
+    and V rounded to it no longer multiply to W. A half-precision layer therefore recomposes W
+    in float32 and rounds once, which gives back the weight that it had.
+    """
+
+    svf_base: type[nn.Module]
+    svf_own_forward: bool
+    svf_shape: tuple[int, ...]
+    svf_train: str
+    svf_scale: Scale
+    svf_fingerprint: str
+    svf_required_grad: dict[str, bool]
+    svf_start: Tensor
+    U: nn.Parameter
+    s: nn.Parameter
+    Vh: nn.Parameter
+    gain: nn.Parameter
+    bias: nn.Parameter | None
+    groups: int
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight U diag(s) Vᵀ in its own shape, dtype and device, differentiable.
+
+        Code that reads ``layer.weight`` (attention blocks, weight standardisation, fused paths)
+        works as before.
+        """
+        matrices = recompose(Factors(self.U, self.singular_values, self.Vh))
+        whole = unfold(matrices, self.svf_shape, is_transposed(self))
+        return whole.to(self._like.dtype)
+
+    @property
+    def singular_values(self) -> Tensor:
+        """Effective singular values, (groups, rank)."""
+        return self.s * self.gain if self.svf_scale == "relative" else self.s
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The base layer's output: by Vᵀ, s and U in turn, or through the recomposed weight.
+
+        The three operations of the paper (convolution with Vᵀ, scale by s, 1x1 with U) serve
+        the standard layers. A class with a forward of its own (dynamic padding, standardised
+        weights) may use its weight in any way, so it gets the recomposed one.
+        """
+        if self.svf_own_forward or self._like.dtype != self.U.dtype:
+            return cast(Tensor, self.svf_base.forward(self, input, *args, **kwargs))
+        if isinstance(self, nn.Linear):
+            U, Vh = self.U[0], self.Vh[0]
+            return F.linear(F.linear(input, Vh) * self.singular_values[0], U, self.bias)
+        return self._forward_convolution(input, *args, **kwargs)
+
+    def _forward_convolution(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        layer = cast(Any, self)
+        groups, rank = self.s.shape
+        kernel = self.svf_shape[2:]
+        dims = len(kernel)
+        if is_transposed(self):
+            padding = layer._output_padding(
+                input,
+                output_size,
+                layer.stride,
+                layer.padding,
+                layer.kernel_size,
+                dims,
+                layer.dilation,
+            )
+            shape = (self.svf_shape[0], rank, *kernel)
+            z = _TRANSPOSED_OPS[dims](
+                input,
+                unfold(self.Vh, shape, transposed=True),
+                None,
+                layer.stride,
+                layer.padding,
+                padding,
+                groups,
+                layer.dilation,
+            )
+        else:
+            # torch's own method applies padding_mode, "same" included, exactly as the base does
+            V = self.Vh.reshape(groups * rank, self.svf_shape[1], *kernel)
+            z = layer._conv_forward(input, V, None)
+        z = z * self.singular_values.reshape(-1, *[1] * dims)
+        U = self.U.reshape(-1, rank, *[1] * dims)
+        return _CONV_OPS[dims](z, U, self.bias, groups=groups)
+
+    def factors(self) -> Factors:
+        """U, effective s and Vh, detached."""
+        return Factors(self.U.detach(), self.singular_values.detach(), self.Vh.detach())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Keep the factors at float32 or more under ``.half()``, ``.bfloat16()``, ``.to``."""
+        own = [self._parameters[name] for name in factor_names(self)] + [self.svf_start]
+        wide = {id(t) for p in own if p is not None for t in (p, p.grad) if t is not None}
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if id(tensor) in wide and moved.dtype in _HALF:
+                return tensor.to(moved.device)
+            return moved
+
+        return super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+
+    def extra_repr(self) -> str:
+        """Describe the base layer and its factors."""
+        groups, rank = self.s.shape
+        base = self.svf_base.extra_repr(cast(Any, self))
+        return f"{base}, groups of factors={groups}, rank={rank}, trained={self.svf_train}"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made at run time and has no importable name; its base has one.
+        return _rebuild, (self.svf_base,), self.__dict__
+
+    @property
+    def _like(self) -> Tensor:
+        """An empty tensor that carries the dtype and device of the weight through ``.to``."""
+        return cast(Tensor, self._buffers["svf_like"])
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Whether the layer is a transposed convolution, whose weight is (in, out / groups, ...)."""
+    return isinstance(layer, _TRANSPOSED)
+
+
+def factor_names(layer: FactoredLayer) -> tuple[str, ...]:
+    """Names of the parameters that stand for the weight."""
+    return ("U", "s", "Vh", "gain") if layer.svf_scale == "relative" else ("U", "s", "Vh")
+
+
+def trained_names(train: str, scale: Scale) -> tuple[str, ...]:
+    """Names of the parameters that ``train`` (letters of S, U, V) lets train."""
+    names = {"S": "gain" if scale == "relative" else "s", "U": "U", "V": "Vh"}
+    return tuple(names[letter] for letter in SUBSPACES if letter in train)
+
+
+def factorize_layer(layer: nn.Module) -> Factors:
+    """Float64 factors of a supported layer's weight, one decomposition a group."""
+    weight = cast(Tensor, layer.weight)
+    return factorize(weight, cast(int, getattr(layer, "groups", 1)), is_transposed(layer))
+
+
+def fingerprint(layer: nn.Module) -> str:
+    """16 hexadecimal digits that identify the weight and bias: dtype, shape and every bit."""
+    digest = hashlib.sha256()
+    for name in ("weight", "bias"):
+        tensor = layer._parameters.get(name)
+        if tensor is not None:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def install(layer: nn.Module, factors: Factors, train: str, scale: Scale, digest: str) -> None:
+    """Turn a plain layer into a factored one, in place.
+
+    Args:
+        layer: an instance of one of `SUPPORTED`.
+        factors: its float64 factors.
+        train: the letters of the subspaces that train, of "S", "U", "V".
+        scale: "direct" trains s, "relative" a gain on s that starts at 1.
+        digest: the `fingerprint` of the layer as it was.
+    """
+    weight = layer._parameters.pop("weight")
+    assert weight is not None
+    bias = layer._parameters.get("bias")
+    dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
+    values = {"U": factors.U, "s": factors.s, "Vh": factors.Vh}
+    if scale == "relative":
+        values["gain"] = torch.ones_like(factors.s)
+    layer.svf_base = type(layer)  # type: ignore[assignment]
+    layer.svf_own_forward = _has_own_forward(type(layer))  # type: ignore[assignment]
+    layer.svf_shape = tuple(weight.shape)  # type: ignore[assignment]
+    layer.svf_train = train  # type: ignore[assignment]
+    layer.svf_scale = scale  # type: ignore[assignment]
+    layer.svf_fingerprint = digest  # type: ignore[assignment]
+    layer.svf_required_grad = {  # type: ignore[assignment]
+        name: p.requires_grad for name, p in (("weight", weight), ("bias", bias)) if p is not None
+    }
+    trained = trained_names(train, scale)
+    for name, value in values.items():
+        tensor = value.to(device=weight.device, dtype=dtype).contiguous()
+        layer.register_parameter(name, nn.Parameter(tensor, requires_grad=name in trained))
+    # Both are functions of the base weight: not part of the state that is saved.
+    start = factors.s.to(device=weight.device, dtype=dtype, copy=True)
+    layer.register_buffer("svf_start", start, persistent=False)
+    layer.register_buffer("svf_like", weight.detach().new_empty(0), persistent=False)
+    if bias is not None:
+        bias.requires_grad_(False)
+    layer.__class__ = _factored_class(type(layer))
+
+
+def uninstall(layer: FactoredLayer) -> None:
+    """Turn a factored layer back into a plain one of its original class, in place."""
+    with torch.no_grad():
+        factors = Factors(*(f.double() if f.device.type != "mps" else f for f in layer.factors()))
+        weight = unfold(recompose(factors), layer.svf_shape, is_transposed(layer))
+        weight = weight.to(device=layer._like.device, dtype=layer._like.dtype).contiguous()
+    required = layer.svf_required_grad
+    bias = layer._parameters.pop("bias", None)
+    for name in (*factor_names(layer), "svf_start", "svf_like"):
+        delattr(layer, name)
+    layer.__class__ = cast(Any, layer.svf_base)
+    for name in [n for n in vars(layer) if n.startswith("svf_")]:
+        delattr(layer, name)
+    # the plain layer's order: weight, then bias
+    layer.register_parameter("weight", nn.Parameter(weight, requires_grad=required["weight"]))
+    if bias is not None:
+        bias.requires_grad_(required["bias"])
+    layer.register_parameter("bias", bias)
+
+
+def factored_layers(model: nn.Module) -> Iterable[tuple[str, FactoredLayer]]:
+    """(dotted name, layer) of every factored layer, each once, in the model's order."""
+    for name, module in model.named_modules():
+        if isinstance(module, FactoredLayer):
+            yield name, module
+
+
+def _has_own_forward(base: type[nn.Module]) -> bool:
+    standard = next(kind for kind in SUPPORTED if issubclass(base, kind))
+    methods = ("forward",) if standard is nn.Linear else ("forward", "_conv_forward")
+    if issubclass(base, _TRANSPOSED):
+        methods = ("forward", "_output_padding")
+    return any(getattr(base, m) is not getattr(standard, m) for m in methods)
+
+
+def _factored_class(base: type[nn.Module]) -> type[nn.Module]:
+    if base not in _CLASSES:
+        names = {"__module__": base.__module__}
+        _CLASSES[base] = type(f"SVF{base.__name__}", (FactoredLayer, base), names)
+    return _CLASSES[base]
+
+
+# One class for each base, so that equal layers have equal types.
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _rebuild(base: type[nn.Module]) -> nn.Module:
+    kind = _factored_class(base)
+    return kind.__new__(kind)

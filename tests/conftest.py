@@ -1,0 +1,42 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# two workers share two cores
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked shared run where the folder is, and say so where it is not."""
+    if SHARED.is_dir():
+        return
+    skip = pytest.mark.skip(reason="the shared folder is not beside this checkout")
+    for item in items:
+        if "shared" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixel counts are remembered for the test run, not in the user's home."""
+    monkeypatch.setenv("SVFSEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def voc() -> Path:
+    """The VOC2012 tree of the shared folder."""
+    return SHARED / "data" / "VOC2012"
+
+
+@pytest.fixture
+def parity() -> Path:
+    """Inputs and outputs of the reference networks."""
+    return SHARED / "parity"
+
+
+os.environ.setdefault("COLUMNS", "100")
