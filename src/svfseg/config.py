@@ -1,0 +1,287 @@
+"""Every setting of a run, as frozen dataclasses. Loads no torch, so that help is instant.
+
+The same objects are read from YAML, overridden on the command line, used from Python, and
+written back into the run folder.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The pre-trained network whose features the head compares."""
+
+    name: str = "tf_efficientnet_lite0"
+    """resnet50, resnet101, resnet50_deep, resnet101_deep, vgg16, vgg16_bn, mobilenet_v2, or the
+    name of any convolutional network of timm."""
+    weights: str = "imagenet"
+    """imagenet (a package or a download), a file, or none (random)."""
+    output_stride: int = 8
+    """Pixels of the image per position of the features: 8, 16 or 32. Published VGG heads: 16."""
+    dilation: Literal["uniform", "stepwise"] = "uniform"
+    """Where a stage trades stride for dilation: in all its blocks (PFENet, BAM), or from its
+    second block on, the first keeping the previous stage's (torchvision, the SVF code)."""
+    norm: Literal["frozen", "train"] = "frozen"
+    """frozen keeps normalisation layers in eval mode and their weights fixed."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The head and its backbone."""
+
+    head: str = "baseline"
+    """baseline, pfenet, or the dotted path of a class of yours."""
+    hidden: int = 256
+    """Channels of the head."""
+    bins: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    """Sizes of PFENet's feature pyramid: above 1 in positions (60, 30, 15, 8 on Pascal-5i), up to
+    1 as fractions of the feature map."""
+    dropout: float = 0.5
+    """Share of channels dropped after the reduction."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The benchmark, its fold, and the image size."""
+
+    name: Literal["pascal5i", "stickers", "folder"] = "pascal5i"
+    """pascal5i, stickers (generated, a demonstration) or folder (your own)."""
+    root: str = ""
+    """Folder of the data: VOC2012 for pascal5i, the one with classes.txt for folder."""
+    fold: int = 0
+    """Which fold's classes are novel."""
+    train_lists: tuple[str, ...] = ("trainaug",)
+    """Training lists, by name in ImageSets/Segmentation or as files."""
+    test_list: str = "val"
+    """Test list, by name or file."""
+    train_images: Literal["base-only", "all"] = "base-only"
+    """base-only drops training images with any novel class (BAM, SVF); all keeps them, the novel
+    pixels being background (PFENet)."""
+    validation_fraction: float = 0.1
+    """Share of the training images held out for choosing the checkpoint."""
+    size: int = 473
+    """Side of the square that images are cropped and padded to, pixels."""
+    fit: bool = False
+    """Scale the longer side to size before the random scale; the published protocol, at 473,
+    crops from the image's own resolution."""
+    scale: tuple[float, float] = (0.9, 1.1)
+    """Range of the random scale in training (0.8 to 1.25 on COCO)."""
+    images: int = 400
+    """stickers: number of training images that are generated, and half as many for testing."""
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """Which of the backbone's weights train."""
+
+    strategy: Literal["frozen", "svf", "full"] = "svf"
+    """frozen: none. svf: the singular values. full: the convolutions of the same stages."""
+    stages: tuple[int, ...] = (2, 3, 4)
+    """Stages of the backbone that are tuned, of 0 to 4."""
+    train: str = "S"
+    """svf: letters of the factors that train: S, U, V."""
+    scale: Literal["direct", "relative"] = "direct"
+    """svf: train s itself, or a gain on it."""
+    lr: float = 0.0015
+    """Learning rate of the tuned backbone weights."""
+    weight_decay: float = 0.0
+    """Weight decay of the tuned backbone weights, towards zero."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer and its schedule."""
+
+    lr: float = 0.015
+    """Learning rate of the head."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    """Weight decay of the head."""
+    schedule: Literal["poly", "cosine", "constant"] = "cosine"
+    """poly is (1 - t / T) ** 0.9."""
+    steps: int = 20000
+    """Optimizer steps."""
+    batch: int = 8
+    """Episodes a step, on all processes together."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 clips nothing."""
+    aux_weight: float = 1.0
+    """Weight of a head's auxiliary losses."""
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """How the best checkpoint is chosen."""
+
+    on: Literal["base-validation", "test", "last"] = "base-validation"
+    """base-validation: held-out images of base classes. test: the novel classes, the habit of
+    published code, which tunes on the test set; the result says so. last: no choice."""
+    every: int = 1000
+    """Steps between two evaluations."""
+    episodes: int = 200
+    """Episodes of an evaluation during training."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    out: str = "runs/default"
+    """The run folder."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    shot: int = 1
+    """Support images of an episode."""
+    seed: int = 321
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    """Mixed precision."""
+    workers: int = 2
+    """Processes that load data."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+@dataclass(frozen=True)
+class EvalDataConfig:
+    """The data to evaluate on, where it differs from the run's own."""
+
+    fold: int | None = None
+    """The fold; another than the run was trained on tests classes that it was trained on."""
+    root: str | None = None
+    """Folder of the data, where it moved."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to evaluate a run on; None takes the run's own setting."""
+
+    data: EvalDataConfig = field(default_factory=EvalDataConfig)
+    shot: int | None = None
+    """Support images of an episode."""
+    episodes: int = 1000
+    """Episodes a seed."""
+    seeds: tuple[int, ...] = (321,)
+    """Seeds of the episode lists; the paper's family uses 321, BAM 510 365 382 322 988."""
+    batch: int = 1
+    """Episodes at once."""
+    checkpoint: Literal["best", "last"] = "best"
+    resize: Literal["original", "square"] = "original"
+    """Score on the original-size mask (published protocol), or on the resized square."""
+    workers: int = 2
+    """Processes that load data."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+def from_dict(kind: type[C], values: Any, where: str = "") -> C:
+    """Build a config from plain nested data (YAML, JSON), checking names and types.
+
+    Raises:
+        ValueError: an unknown key (with the nearest right one), or a value of another type.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'the config'} is {values!r}: expected settings by name")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    built = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in names:
+            raise ValueError(f"unknown setting {path}{nearest(str(key), names)}")
+        built[key] = _convert(hints[key], value, path)
+    return kind(**built)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain nested data that `from_dict` reads back."""
+    plain = dataclasses.asdict(config)
+    return typing.cast(dict[str, Any], _listed(plain))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Plain nested settings of a YAML file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not YAML, or no settings in it.
+    """
+    import yaml  # here, so that settings can be used without it
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no config at {path}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings: expected 'name: value' lines")
+    return content
+
+
+def write_config(path: Path, config: Any) -> None:
+    """Write every setting as YAML that `read_config` reads back."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def nearest(word: str, choices: typing.Iterable[str]) -> str:
+    """The end of an error message that suggests the closest right word, or lists them all."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    return f": did you mean {close[0]}?" if close else f": expected one of {', '.join(known)}"
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _listed(v) for k, v in value.items()}
+    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, path)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, path)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{path} is {value!r}{nearest(str(value), map(str, args))}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if args[-1] is not Ellipsis and len(items) != len(args):
+            raise ValueError(f"{path} is {value!r}: expected {len(args)} values")
+        return tuple(_convert(args[0], item, path) for item in items)
+    if hint is float and isinstance(value, str):
+        try:  # YAML 1.1 reads 1e-4 as text
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{path} is {value!r}: expected {_name(hint)}")
+    return value
+
+
+def _name(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return names.get(hint, str(hint))

@@ -1,0 +1,55 @@
+"""The field's operations on features and masks, as pure functions."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bilinear resize of (batch, channels, height, width) with aligned corners.
+
+    The corner pixels stay corner pixels, as in every published network of this family.
+    """
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def masked_average_pooling(features: Tensor, mask: Tensor) -> Tensor:
+    """Mean feature under a soft mask: the class prototype.
+
+    Args:
+        features: (batch, channels, height, width).
+        mask: (batch, 1, height, width) in [0, 1].
+
+    Returns:
+        (batch, channels, 1, 1). The sum is divided by the mask's area + 5e-4 (PFENet), so an
+        empty mask gives zeros.
+    """
+    area = mask.sum(dim=(2, 3), keepdim=True) + 5e-4
+    return (features * mask).sum(dim=(2, 3), keepdim=True) / area
+
+
+def prior_mask(query: Tensor, support: Tensor, eps: float = 1e-7) -> Tensor:
+    """How much each query position looks like some foreground position of the support.
+
+    Cosine similarity of every query position to every support position, the maximum over the
+    support, scaled to [0, 1] in each image (Tian et al., PFENet, TPAMI 2020, eq. 1-4).
+
+    Args:
+        query: (batch, channels, height, width), deep features.
+        support: (batch, channels, support height, support width), deep features that are zero
+            outside the mask.
+        eps: added to the product of norms and to the range.
+
+    Returns:
+        (batch, 1, height, width) in [0, 1].
+    """
+    q, s = query.flatten(2), support.flatten(2)
+    dots = s.mT @ q
+    norms = s.norm(dim=1).unsqueeze(2) * q.norm(dim=1).unsqueeze(1)
+    nearest = (dots / (norms + eps)).amax(dim=1)
+    low, high = nearest.amin(dim=1, keepdim=True), nearest.amax(dim=1, keepdim=True)
+    scaled = (nearest - low) / (high - low + eps)
+    prior: Tensor = scaled.reshape(len(query), 1, *query.shape[-2:])
+    return prior

@@ -1,0 +1,91 @@
+"""Intersection and union summed over episodes, then mIoU and FB-IoU.
+
+The field's mIoU sums intersections and unions of one class over all its episodes, divides, and
+averages over the novel classes: it is not the mean of the episodes' IoUs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+
+
+def intersection_union(
+    prediction: Tensor, target: Tensor, ignore_index: int = IGNORE
+) -> tuple[Tensor, Tensor]:
+    """Pixels in both, and in either, for background and foreground.
+
+    Args:
+        prediction: integer tensor of 0 and 1, any shape.
+        target: the same shape, of 0, 1 and ``ignore_index``; ignored pixels count nowhere.
+        ignore_index: the value of pixels without a label.
+
+    Returns:
+        (intersection, union), each int64 of shape (2,): background, foreground.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape"
+        )
+    valid = target != ignore_index
+    p, t = prediction[valid].bool(), target[valid].bool()
+    both, either = (p & t).sum(), (p | t).sum()
+    intersection = torch.stack([valid.sum() - either, both])
+    union = torch.stack([valid.sum() - both, either])
+    return intersection, union
+
+
+@dataclass
+class IoUMeter:
+    """Sums per class over episodes; merges with another meter (processes, folds).
+
+    Attributes:
+        classes: id -> name of the classes that count; a class never met scores 0.
+    """
+
+    classes: Mapping[int, str]
+    intersection: Tensor = field(init=False)
+    union: Tensor = field(init=False)
+    episodes: int = 0
+
+    def __post_init__(self) -> None:
+        self._row = {class_id: i for i, class_id in enumerate(self.classes)}
+        self.intersection = torch.zeros(len(self.classes), 2, dtype=torch.int64)
+        self.union = torch.zeros(len(self.classes), 2, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor, class_id: int) -> None:
+        """Add one episode: masks as in `intersection_union`, of one class."""
+        intersection, union = intersection_union(prediction, target)
+        self.intersection[self._row[class_id]] += intersection.cpu()
+        self.union[self._row[class_id]] += union.cpu()
+        self.episodes += 1
+
+    def merge(self, other: "IoUMeter") -> None:
+        """Add the sums of a meter over the same classes."""
+        self.intersection += other.intersection
+        self.union += other.union
+        self.episodes += other.episodes
+
+    def per_class(self) -> dict[str, float]:
+        """Foreground IoU of each class in [0, 1], in the order of `classes`."""
+        scores = _ratio(self.intersection[:, 1], self.union[:, 1])
+        return dict(zip(self.classes.values(), scores.tolist(), strict=True))
+
+    def miou(self) -> float:
+        """Mean of the classes' foreground IoU, in [0, 1]."""
+        scores = self.per_class()
+        return sum(scores.values()) / len(scores)
+
+    def fb_iou(self) -> float:
+        """Mean of background and foreground IoU over all episodes, whatever the class."""
+        return float(_ratio(self.intersection.sum(dim=0), self.union.sum(dim=0)).mean())
+
+
+def _ratio(intersection: Tensor, union: Tensor) -> Tensor:
+    return intersection.double() / (union.double() + 1e-10)

@@ -1,0 +1,114 @@
+"""What every prototype head starts from: reduced features, the class prototype and the prior."""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from svfseg.functional import masked_average_pooling, prior_mask, resize
+from svfseg.models.backbone import Backbone, Features
+
+
+class Match(NamedTuple):
+    """A query next to what its supports say.
+
+    Attributes:
+        query: (batch, hidden, height, width), reduced query features.
+        prototype: (batch, hidden, 1, 1), mean over the shots.
+        prior: (batch, 1, height, width) in [0, 1], mean over the shots.
+    """
+
+    query: Tensor
+    prototype: Tensor
+    prior: Tensor
+
+
+class Matching(nn.Module):
+    """Reduce layer2 and layer3, pool the supports under their masks, compare layer4.
+
+    Two separate 1x1 reductions for query and support, prototype by masked average pooling, prior
+    mask from layer4 (PFENet, TPAMI 2020; the same in BAM and in the SVF authors' baseline). Shots
+    are averaged, so their number is the episode's, not the weights'.
+
+    Args:
+        channels: channels of the backbone's five stages.
+        hidden: channels after the reduction.
+        dropout: share of the reduced channels dropped in training.
+    """
+
+    def __init__(self, channels: tuple[int, ...], hidden: int, dropout: float) -> None:
+        super().__init__()
+        width = channels[2] + channels[3]
+        self.down_query = reduce(width, hidden, dropout)
+        self.down_supp = reduce(width, hidden, dropout)
+
+    def forward(
+        self, backbone: Backbone, query: Tensor, support: Tensor, support_mask: Tensor
+    ) -> Match:
+        """Compare a query with its supports.
+
+        Args:
+            backbone: encodes both.
+            query: (batch, 3, height, width), RGB in 0 to 255.
+            support: (batch, shots, 3, height, width).
+            support_mask: (batch, shots, height, width); 1 is the class, all else is not.
+        """
+        batch, shots = support.shape[:2]
+        mask = (support_mask == 1).to(query.dtype).flatten(0, 1).unsqueeze(1)
+        seen = backbone.encode(query)
+        shown = backbone.encode(support.flatten(0, 1), partial(_masked, mask=mask))
+        query_features = self.down_query(middle(seen))
+        support_features = self.down_supp(middle(shown))
+        prototypes = masked_average_pooling(
+            support_features, resize(mask, support_features.shape[-2:])
+        )
+        deep = seen.layer4.repeat_interleave(shots, dim=0)
+        priors = resize(prior_mask(deep, shown.layer4), query_features.shape[-2:])
+        return Match(
+            query_features,
+            prototypes.reshape(batch, shots, *prototypes.shape[1:]).mean(dim=1),
+            priors.reshape(batch, shots, *priors.shape[1:]).mean(dim=1),
+        )
+
+
+def middle(features: Features) -> Tensor:
+    """layer3 and layer2 together at layer3's size: (batch, both channels, height, width)."""
+    layer2 = resize(features.layer2, features.layer3.shape[-2:])
+    return torch.cat([features.layer3, layer2], dim=1)
+
+
+def reduce(channels: int, hidden: int, dropout: float) -> nn.Sequential:
+    """1x1 convolution, ReLU, and dropout of whole channels."""
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
+    )
+
+
+def merge(channels: int, hidden: int) -> nn.Sequential:
+    """1x1 convolution and ReLU."""
+    return nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(inplace=True))
+
+
+def refine(hidden: int) -> nn.Sequential:
+    """Two 3x3 convolutions with ReLU: the inside of a residual block."""
+    return nn.Sequential(
+        nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+        nn.ReLU(inplace=True),
+    )
+
+
+def classifier(hidden: int) -> nn.Sequential:
+    """3x3 convolution, ReLU, dropout, 1x1 to background and foreground."""
+    return nn.Sequential(
+        nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(0.1),
+        nn.Conv2d(hidden, 2, 1),
+    )
+
+
+def _masked(features: Tensor, mask: Tensor) -> Tensor:
+    return features * resize(mask, features.shape[-2:])

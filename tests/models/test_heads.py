@@ -1,0 +1,165 @@
+"""Contracts of every head: shots, sizes, gradients, losses."""
+
+import pytest
+import torch
+from torch import nn
+
+from svfseg.config import BackboneConfig, ModelConfig, TuningConfig
+from svfseg.models import HEADS, build_model
+from svfseg.svf import merge_svf
+from svfseg.train import Objective
+from svfseg.tuning import STRATEGIES, tune
+
+every_head = pytest.mark.parametrize("head", HEADS)
+
+
+def tiny(head: str, **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    backbone = BackboneConfig("test_resnet", "none")
+    model = build_model(ModelConfig(head=head, hidden=16, backbone=backbone, **options)).eval()
+    for layer in model.backbone.norm_layers():
+        nn.init.ones_(layer.weight)  # timm starts residual branches at zero: no gradient inside
+    return model
+
+
+def episode(shots: int = 1, size: int = 64, batch: int = 2) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    query = 255 * torch.rand(batch, 3, size, size, generator=generator)
+    support = 255 * torch.rand(batch, shots, 3, size, size, generator=generator)
+    mask = torch.zeros(batch, shots, size, size, dtype=torch.uint8)
+    mask[..., 10:40, 20:50] = 1
+    mask[..., :5, :] = 255
+    return query, support, mask
+
+
+@every_head
+@pytest.mark.parametrize("size", [64, 65, 97])
+def test_logits_have_the_querys_size(head: str, size: int) -> None:
+    with torch.inference_mode():
+        assert tiny(head)(*episode(size=size)).shape == (2, 2, size, size)
+
+
+@every_head
+def test_shots_are_averaged_not_summed(head: str) -> None:
+    """Five copies of one support say what one says (method.md C10), with the same weights."""
+    model = tiny(head)
+    query, support, mask = episode()
+    with torch.inference_mode():
+        one = model(query, support, mask)
+        five = model(query, support.repeat(1, 5, 1, 1, 1), mask.repeat(1, 5, 1, 1))
+    assert torch.allclose(one, five, atol=1e-4 * float(one.abs().max()))
+
+
+@every_head
+def test_supports_and_their_order(head: str) -> None:
+    model = tiny(head)
+    query, support, mask = episode(shots=3)
+    with torch.inference_mode():
+        expected = model(query, support, mask)
+        assert torch.allclose(model(query, support.flip(1), mask.flip(1)), expected, atol=1e-4)
+        assert not torch.allclose(model(query, support[:, :1], mask[:, :1]), expected, atol=1e-4)
+
+
+@every_head
+def test_ignored_support_pixels_are_background(head: str) -> None:
+    model = tiny(head)
+    query, support, mask = episode()
+    with torch.inference_mode():
+        expected = model(query, support, mask)
+        assert torch.equal(model(query, support, mask * (mask == 1)), expected)
+
+
+@every_head
+def test_an_empty_support_mask_gives_finite_logits(head: str) -> None:
+    query, support, mask = episode()
+    with torch.inference_mode():
+        assert torch.isfinite(tiny(head)(query, support, 0 * mask)).all()
+
+
+@every_head
+def test_items_of_a_batch_do_not_mix(head: str) -> None:
+    model = tiny(head)
+    query, support, mask = episode()
+    with torch.inference_mode():
+        both = model(query, support, mask)
+        alone = model(query[1:], support[1:], mask[1:])
+    assert torch.allclose(both[1:], alone, atol=1e-4)
+
+
+@every_head
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_trained_parameter_gets_a_gradient(head: str, strategy: str) -> None:
+    """Head, both reductions (method.md C2) and what the strategy tunes, down to layer4's s."""
+    model = tiny(head)
+    head_parameters, tuned = tune(model, TuningConfig(strategy=strategy))
+    query, support, mask = episode()
+    Objective(model, 1.0)(query, support, mask, mask[:, 0]).backward()
+    missing = [
+        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
+    # an inner ReLU of a tiny random network may be shut; nothing else may miss
+    assert not [n for n in missing if "backbone" not in n]
+    assert len(missing) <= 0.1 * len(tuned)
+    assert bool(tuned) == (strategy != "frozen")
+    trained = {id(p) for p in (*head_parameters, *tuned)}
+    assert all(p.grad is None for p in model.parameters() if id(p) not in trained)
+    if strategy == "svf":
+        assert {n.rpartition(".")[2] for n, p in model.backbone.named_parameters() if p.requires_grad} == {"s"}
+        with torch.inference_mode():
+            factored = model(query, support, mask)
+            merge_svf(model.backbone)
+            assert torch.allclose(model(query, support, mask), factored, atol=1e-4)
+
+
+@every_head
+def test_ignored_pixels_do_not_change_the_loss(head: str) -> None:
+    model = tiny(head)
+    query, support, mask = episode()
+    objective = Objective(model, 1.0)
+    target = mask[:, 0].clone()
+    with torch.inference_mode():
+        whole = objective(query, support, mask, target)
+        target[:, 30:] = 255
+        assert not torch.isclose(objective(query, support, mask, target), whole)
+        assert torch.isfinite(objective(query, support, mask, target))
+
+
+def test_pfenet_adds_its_auxiliary_losses() -> None:
+    model = tiny("pfenet")
+    query, support, mask = episode()
+    with torch.inference_mode():
+        plain = Objective(model, 0.0)(query, support, mask, mask[:, 0])
+        logits = model(query, support, mask)
+        main = nn.functional.cross_entropy(logits, mask[:, 0].long(), ignore_index=255)
+        assert torch.isclose(plain, main)
+        half, one = (Objective(model, w)(query, support, mask, mask[:, 0]) for w in (0.5, 1.0))
+    assert torch.isclose(one - plain, 2 * (half - plain))
+    assert one > plain
+
+
+def test_published_sizes() -> None:
+    """Trainable parameters of the heads at full size (protocol.md 3.9, method.md 5)."""
+    for head, name, stride, expected in (
+        ("pfenet", "resnet50_deep", 8, 10_817_034),
+        ("baseline", "resnet50_deep", 8, 4_917_250),
+        ("pfenet", "vgg16_bn", 16, 10_423_818),
+        ("baseline", "vgg16_bn", 16, 4_524_034),
+    ):
+        model = build_model(ModelConfig(head=head, backbone=BackboneConfig(name, "none", stride)))
+        found, tuned = tune(model, TuningConfig(strategy="frozen"))
+        assert sum(p.numel() for p in found) == expected
+        assert not tuned
+
+
+def test_a_head_of_your_own_by_its_dotted_path() -> None:
+    assert isinstance(tiny("tests.models.test_heads.Mine"), Mine)
+    with pytest.raises(ValueError, match="did you mean pfenet"):
+        build_model(ModelConfig(head="pfnet"))
+    with pytest.raises(ValueError, match="cannot be imported"):
+        build_model(ModelConfig(head="tests.models.test_heads.Nothing"))
+
+
+class Mine(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
