@@ -1,0 +1,214 @@
+"""Episodes: a class, a query and its supports, each a pure function of (seed, index)."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from svfseg.data.index import Index, Split
+from svfseg.data.transforms import augment, class_mask, fit_image, fit_mask, to_tensor
+
+FORMAT = 1
+
+
+class Episode(NamedTuple):
+    """Positions in an index: the query's and the supports', and the class they share."""
+
+    class_id: int
+    query: int
+    support: tuple[int, ...]
+
+
+class Item(TypedDict):
+    """An episode as tensors.
+
+    query (3, size, size), support (shots, 3, size, size) and support_mask (shots, size, size) are
+    what a head takes; target (size, size) is the query's mask on the same square, of 0, 1, 255;
+    original (height, width) the same at the image's own size.
+    """
+
+    query: Tensor
+    support: Tensor
+    support_mask: Tensor
+    target: Tensor
+    original: Tensor
+    class_id: int
+
+
+def draw_episode(
+    source: Split, shot: int, seed: int, index: int, in_order: bool = False
+) -> Episode:
+    """Episode number ``index`` of the stream ``seed``.
+
+    The query's class is drawn from all of the split's classes in its mask, whatever their area;
+    supports from the images with enough of it, without replacement and never the query (PFENet).
+
+    Args:
+        source: where images are drawn from; its classes must have enough (`Split.require`).
+        shot: number of supports.
+        seed: of the stream.
+        index: of the episode.
+        in_order: queries in list order, again and again (the published test); else each pass
+            over the images is shuffled anew.
+    """
+    passed, position = divmod(index, len(source.queries))
+    if not in_order:
+        position = _order(seed, passed, len(source.queries))[position]
+    query = source.queries[position]
+    rng = np.random.default_rng((seed, index))
+    present = [c for c in source.classes if c in source.index.pixels[query]]
+    class_id = int(present[rng.integers(len(present))])
+    others = [i for i in source.images[class_id] if i != query]
+    chosen = rng.choice(len(others), size=shot, replace=False)
+    return Episode(class_id, query, tuple(others[i] for i in chosen))
+
+
+class TrainEpisodes(Dataset[Item]):
+    """An endless stream of augmented episodes (its length is the number asked for)."""
+
+    def __init__(
+        self,
+        source: Split,
+        shot: int,
+        seed: int,
+        length: int,
+        size: int,
+        scale: tuple[float, float],
+        fit: bool,
+    ) -> None:
+        self.source = source.require(shot)
+        self.shot, self.seed, self.length = shot, seed, length
+        self.size, self.scale, self.fit = size, scale, fit
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Item:
+        episode = draw_episode(self.source, self.shot, self.seed, index)
+        pairs = []
+        for slot, position in enumerate((episode.query, *episode.support)):
+            sample = self.source.index.load(position)
+            rng = np.random.default_rng((self.seed, index, slot))
+            mask = class_mask(sample.mask, episode.class_id)
+            image = to_tensor(sample.image)
+            pairs.append(augment(image, mask, self.size, self.scale, self.fit, rng))
+        return _item(pairs, pairs[0][1], episode.class_id)
+
+
+class TestEpisodes(Dataset[Item]):
+    """A fixed list of episodes along the published test path."""
+
+    __test__ = False  # not a test case, whatever its name
+
+    def __init__(self, index: Index, episodes: Sequence[Episode], size: int) -> None:
+        self.index, self.episodes, self.size = index, episodes, size
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, index: int) -> Item:
+        episode = self.episodes[index]
+        pairs, masks = [], []
+        for position in (episode.query, *episode.support):
+            sample = self.index.load(position)
+            mask = class_mask(sample.mask, episode.class_id)
+            image = fit_image(to_tensor(sample.image), self.size)
+            pairs.append((image, fit_mask(mask, self.size)))
+            masks.append(mask)
+        return _item(pairs, masks[0], episode.class_id)
+
+
+def collate(items: Sequence[Item]) -> dict[str, Any]:
+    """Stack the tensors of one size; originals and class ids stay lists."""
+    stacked: dict[str, Any] = {
+        name: torch.stack([item[name] for item in items])
+        for name in ("query", "support", "support_mask", "target")
+    }
+    stacked["original"] = [item["original"] for item in items]
+    stacked["class_id"] = [item["class_id"] for item in items]
+    return stacked
+
+
+def draw_test_list(source: Split, shot: int, seed: int, count: int) -> list[Episode]:
+    """The first ``count`` test episodes of a seed, queries in list order."""
+    source.require(shot)
+    return [draw_episode(source, shot, seed, i, in_order=True) for i in range(count)]
+
+
+def write_episodes(path: str | Path, index: Index, episodes: Sequence[Episode]) -> None:
+    """Write a test list as JSON, images by name, with a hash over all of it."""
+    rows = [
+        {
+            "class": index.classes[e.class_id - 1],
+            "query": index.items[e.query],
+            "support": [index.items[i] for i in e.support],
+        }
+        for e in episodes
+    ]
+    content = {"format": FORMAT, "benchmark": index.name, "episodes": rows}
+    text = json.dumps({**content, "sha256": _hash(content)}, indent=1)
+    Path(path).write_text(text + "\n")
+
+
+def read_episodes(path: str | Path, index: Index) -> list[Episode]:
+    """Read a test list back.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: changed since it was written, of another format, or of other images.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no episode list at {path}")
+    try:
+        content = json.loads(path.read_text())
+        expected, version = content.pop("sha256"), content["format"]
+        rows = content["episodes"]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is no episode list: {error!r}") from error
+    if version != FORMAT:
+        raise ValueError(f"{path} has format {version}, expected {FORMAT}: update svfseg")
+    if _hash(content) != expected:
+        raise ValueError(f"{path} was changed after it was written: its hash does not match")
+    classes = {name: i for i, name in enumerate(index.classes, start=1)}
+    positions = {name: i for i, name in enumerate(index.items)}
+    try:
+        return [
+            Episode(
+                classes[row["class"]],
+                positions[row["query"]],
+                tuple(positions[name] for name in row["support"]),
+            )
+            for row in rows
+        ]
+    except KeyError as error:
+        raise ValueError(f"{path} names {error}, which {index.name} does not have") from error
+
+
+def _item(pairs: list[tuple[Tensor, Tensor]], original: Tensor, class_id: int) -> Item:
+    (query, target), *support = pairs
+    return Item(
+        query=query,
+        support=torch.stack([image for image, _ in support]),
+        support_mask=torch.stack([mask for _, mask in support]),
+        target=target,
+        original=original,
+        class_id=class_id,
+    )
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, passed: int, length: int) -> tuple[int, ...]:
+    rng = np.random.default_rng((seed, passed, length))
+    return tuple(int(i) for i in rng.permutation(length))
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

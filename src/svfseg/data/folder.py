@@ -1,0 +1,69 @@
+"""Your own annotated folder: images/NAME.jpg, masks/NAME.png, classes.txt."""
+
+from itertools import pairwise
+from pathlib import Path
+
+from svfseg.data.images import read_image, read_mask
+from svfseg.data.index import Index, Pixels, Sample, class_pixels
+
+IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def folder(root: str | Path) -> Index:
+    """An index over a folder; every file is read once, so that training meets no broken one.
+
+    classes.txt has one class name a line; the id in the masks is the line's number. Masks are
+    palette or grey PNGs of ids, 255 is ignored. Up to four folds of neighbouring classes.
+
+    Raises:
+        FileNotFoundError: the folder, classes.txt or images are missing.
+        ValueError: broken or mismatched files, all of them named.
+    """
+    root = Path(root)
+    if not (root / "classes.txt").is_file():
+        raise FileNotFoundError(
+            f"no classes.txt in {root}: expected images/, masks/ and classes.txt with one class a "
+            "line; set data.root"
+        )
+    lines = (root / "classes.txt").read_text().splitlines()
+    classes = tuple(line.strip() for line in lines if line.strip())
+    if len(classes) < 2:
+        raise ValueError(f"{root / 'classes.txt'} names {len(classes)} class(es): a fold to test "
+                         "and one to train need at least 2")  # fmt: skip
+    paths = sorted(p for p in (root / "images").glob("*") if p.suffix.lower() in IMAGE_ENDS)
+    if not paths:
+        raise FileNotFoundError(f"no images in {root / 'images'} ({', '.join(IMAGE_ENDS)})")
+    masks = [root / "masks" / f"{path.stem}.png" for path in paths]
+    pixels: list[Pixels] = []
+    problems = []
+    for path, mask_path in zip(paths, masks, strict=True):
+        try:
+            mask, image = read_mask(mask_path), read_image(path)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        counts = class_pixels(mask)
+        unknown = sorted(c for c in counts if c > len(classes))
+        if image.shape[:2] != mask.shape:
+            (h, w), (mh, mw) = image.shape[:2], mask.shape
+            problems.append(f"{path.name} is {w}x{h}, its mask {mw}x{mh}")
+        elif unknown:
+            problems.append(f"{mask_path.name} holds ids {unknown}, classes.txt has {len(classes)}")
+        pixels.append(counts)
+    if problems:
+        raise ValueError(f"{len(problems)} files in {root} cannot be used: {'; '.join(problems)}")
+
+    def load(position: int) -> Sample:
+        return Sample(read_image(paths[position]), read_mask(masks[position]))
+
+    count = min(4, len(classes))
+    edges = [1 + len(classes) * i // count for i in range(count + 1)]
+    return Index(
+        name=f"folder {root.name}",
+        classes=classes,
+        folds=tuple(tuple(range(a, b)) for a, b in pairwise(edges)),
+        items=tuple(path.stem for path in paths),
+        pixels=tuple(pixels),
+        load=load,
+        min_pixels=1,
+    )

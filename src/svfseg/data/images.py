@@ -1,0 +1,111 @@
+"""Read and write images and masks. Masks go through Pillow: they keep their ids."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+Array = npt.NDArray[np.uint8]
+
+
+def read_image(path: str | Path) -> Array:
+    """RGB image (height, width, 3), uint8; its EXIF orientation is not applied.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, or a damaged one.
+    """
+    with _open(path) as image:
+        try:
+            return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged image: {error}") from error
+
+
+def read_mask(path: str | Path) -> Array:
+    """Mask of class ids (height, width), uint8: a palette, grey or black-and-white PNG.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, or one that holds no ids (colour, 16 bits).
+    """
+    with _open(path) as image:
+        if image.mode not in ("P", "L", "1"):
+            kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
+            raise ValueError(
+                f"{path} is no mask of class ids: it has {kind} (mode {image.mode}); save it as "
+                "an 8-bit palette or grey PNG whose values are the ids"
+            )
+        try:
+            return np.asarray(image).astype(np.uint8)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged image: {error}") from error
+
+
+def read_binary_mask(path: str | Path, class_id: int | None = None) -> Array:
+    """One class of a mask as 0 and 1, (height, width).
+
+    Args:
+        path: a mask of ids, or a black-and-white one (0 and 255).
+        class_id: which id is the class; None takes the only one there is. 255 is the class where
+            it is the only value beside 0, else it is ignored (background).
+
+    Raises:
+        ValueError: no pixel of the class, several ids and no ``class_id``, or see `read_mask`.
+    """
+    mask = read_mask(path)
+    ids = [int(v) for v in np.unique(mask) if v != 0]
+    if not ids:
+        raise ValueError(f"{path} is empty: mark the class with any value but 0")
+    ids = [i for i in ids if i != 255] or ids
+    if class_id is None and len(ids) > 1:
+        raise ValueError(f"{path} holds the classes {ids}: say which one with --class-id")
+    wanted = ids[0] if class_id is None else class_id
+    if wanted not in ids:
+        raise ValueError(f"{path} has no pixel of class {wanted}: it holds {ids}")
+    chosen: Array = (mask == wanted).astype(np.uint8)
+    return chosen
+
+
+def check_same_size(image: Array, mask: Array, what: str) -> None:
+    """Raise ValueError unless an image and its mask have one size."""
+    if image.shape[:2] != mask.shape[:2]:
+        (h, w), (mh, mw) = image.shape[:2], mask.shape[:2]
+        raise ValueError(f"{what}: the image is {w}x{h}, its mask {mw}x{mh}; both must be one size")
+
+
+def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 32)) -> Array:
+    """An image with a mask laid over it: tinted inside, a line along the edge.
+
+    Args:
+        image: (height, width, 3).
+        mask: (height, width), non-zero inside.
+        color: of the tint.
+    """
+    inside = mask.astype(bool)
+    edge = inside & ~_eroded(inside, max(1, min(mask.shape) // 150))
+    tinted: npt.NDArray[np.float32] = image.astype(np.float32)
+    tinted[inside] = 0.55 * tinted[inside] + 0.45 * np.asarray(color, np.float32)
+    tinted[edge] = color
+    return np.asarray(tinted, np.uint8)
+
+
+def _eroded(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
+    shrunk = mask
+    for _ in range(radius):
+        padded = np.pad(shrunk, 1, mode="edge")
+        shrunk = (
+            shrunk & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
+        )
+    return shrunk
+
+
+def _open(path: str | Path) -> Any:
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image at {path}") from None
+    except (UnidentifiedImageError, IsADirectoryError) as error:
+        raise ValueError(f"{path} is not an image that can be read") from error

@@ -1,0 +1,238 @@
+"""From class to images: which image holds how many pixels of which class, and the folds."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from svfseg.data.images import Array, read_mask
+
+IGNORE = 255
+# An image stands for a class with at least this many pixels of it at full resolution (PFENet).
+MIN_PIXELS = 2 * 32 * 32
+
+Pixels = dict[int, int]
+
+
+class Sample(NamedTuple):
+    """An image with its mask: (height, width, 3) and (height, width), uint8, ids with 255."""
+
+    image: Array
+    mask: Array
+
+
+@dataclass(frozen=True)
+class Index:
+    """A list of annotated images with their classes and folds.
+
+    Attributes:
+        name: of the benchmark and list, for messages and files.
+        classes: names; the id of a class is its position + 1, background is 0.
+        folds: the novel class ids of each fold.
+        items: a name for each image.
+        pixels: for each image, class id -> pixels in the full-resolution mask (0 and 255 left out).
+        load: position -> image and mask.
+        min_pixels: area from which an image counts for a class.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    folds: tuple[tuple[int, ...], ...]
+    items: tuple[str, ...]
+    pixels: tuple[Pixels, ...]
+    load: Callable[[int], Sample]
+    min_pixels: int = MIN_PIXELS
+
+    def novel(self, fold: int) -> tuple[int, ...]:
+        """Class ids that fold keeps for the test.
+
+        Raises:
+            ValueError: no such fold.
+        """
+        if not 0 <= fold < len(self.folds):
+            raise ValueError(f"fold is {fold}: {self.name} has folds 0 to {len(self.folds) - 1}")
+        return self.folds[fold]
+
+    def base(self, fold: int) -> tuple[int, ...]:
+        """Class ids that train in a fold."""
+        novel = self.novel(fold)
+        return tuple(c for c in range(1, len(self.classes) + 1) if c not in novel)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The part of an index that episodes are drawn from.
+
+    Attributes:
+        index: where the images are.
+        classes: ids that episodes may be about.
+        queries: positions of images with at least one of the classes at `Index.min_pixels`.
+        images: class id -> positions of the images that may be its supports.
+    """
+
+    index: Index
+    classes: tuple[int, ...]
+    queries: tuple[int, ...]
+    images: dict[int, tuple[int, ...]]
+
+    def names(self) -> dict[int, str]:
+        """Class id -> name."""
+        return {c: self.index.classes[c - 1] for c in self.classes}
+
+    def require(self, shot: int) -> "Split":
+        """The split itself, if every class has a query and ``shot`` other images.
+
+        Raises:
+            ValueError: names the classes that have too few images.
+        """
+        if shot < 1:
+            raise ValueError(f"shot is {shot}: an episode needs at least 1 support")
+        few = [
+            f"{self.index.classes[c - 1]} ({len(self.images[c])})"
+            for c in self.classes
+            if len(self.images[c]) < shot + 1
+        ]
+        if few:
+            raise ValueError(
+                f"too few images in {self.index.name} for {shot} shot(s) and a query: "
+                f"{', '.join(few)}; add images with at least {self.index.min_pixels} pixels of the "
+                "class, or ask for fewer shots"
+            )
+        return self
+
+
+def split(
+    index: Index,
+    classes: Iterable[int],
+    keep: Callable[[int], bool] = lambda position: True,
+) -> Split:
+    """The images of an index that count for some of the classes.
+
+    Args:
+        index: all images.
+        classes: ids that episodes may be about.
+        keep: positions to take at all.
+    """
+    wanted = tuple(classes)
+    large = [
+        [c for c in wanted if pixels.get(c, 0) >= index.min_pixels] if keep(position) else []
+        for position, pixels in enumerate(index.pixels)
+    ]
+    return Split(
+        index=index,
+        classes=wanted,
+        queries=tuple(i for i, found in enumerate(large) if found),
+        images={c: tuple(i for i, found in enumerate(large) if c in found) for c in wanted},
+    )
+
+
+def novel_split(index: Index, fold: int) -> Split:
+    """The test episodes' images: those with enough of a novel class of the fold."""
+    return split(index, index.novel(fold))
+
+
+def base_split(
+    index: Index,
+    fold: int,
+    rule: Literal["base-only", "all"] = "base-only",
+    part: Literal["train", "validation", "both"] = "both",
+    validation_fraction: float = 0.0,
+) -> Split:
+    """The training episodes' images.
+
+    Args:
+        index: all training images.
+        fold: whose novel classes are left out.
+        rule: "base-only" drops every image with any pixel of a novel class (BAM, SVF); "all"
+            keeps them, the novel pixels being background (PFENet).
+        part: "validation" takes the share of images that is held out of "train", chosen by a
+            hash of the name: the same whatever the fold, list or order.
+        validation_fraction: that share.
+    """
+    novel = set(index.novel(fold))
+
+    def keep(position: int) -> bool:
+        if rule == "base-only" and novel & index.pixels[position].keys():
+            return False
+        held_out = crc32(index.items[position].encode()) / 2**32 < validation_fraction
+        return part == "both" or held_out == (part == "validation")
+
+    return split(index, index.base(fold), keep)
+
+
+def read_list(path: Path) -> list[str]:
+    """Image names of a list file: one a line, or paths whose first stem is the name.
+
+    Raises:
+        FileNotFoundError: no such list.
+        ValueError: an empty list.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no image list at {path}")
+    names = [Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{path} lists no images")
+    return names
+
+
+def count_pixels(masks: Sequence[Path], what: str) -> tuple[Pixels, ...]:
+    """Pixels of each class in each mask, remembered on disk until a mask changes.
+
+    Raises:
+        ValueError: masks that are missing or cannot be read, the first ones named.
+    """
+    try:
+        stamps = [f"{m} {m.stat().st_size} {m.stat().st_mtime_ns}" for m in masks]
+    except OSError:
+        missing = [m for m in masks if not m.is_file()]
+        raise FileNotFoundError(
+            f"{what}: {len(missing)} of {len(masks)} masks are missing, first {missing[0]}"
+        ) from None
+    digest = hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:24]
+    cached = cache_folder() / f"pixels-{digest}.json"
+    try:
+        rows = json.loads(cached.read_text())
+        return tuple({int(c): n for c, n in row.items()} for row in rows)
+    except (OSError, ValueError, AttributeError):
+        pass
+    problems: list[str] = []
+
+    def count(path: Path) -> Pixels:
+        try:
+            return class_pixels(read_mask(path))
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            return {}
+
+    with ThreadPoolExecutor() as pool:
+        counted = tuple(pool.map(count, masks))
+    if problems:
+        raise ValueError(f"{what}: {len(problems)} masks cannot be used, first: {problems[0]}")
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        fresh = cached.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(counted))
+        fresh.replace(cached)
+    except OSError:
+        pass  # only slower the next time
+    return counted
+
+
+def class_pixels(mask: Array) -> Pixels:
+    """Class id -> pixels of a mask, without background and ignored pixels."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    return {int(c): int(counts[c]) for c in np.flatnonzero(counts) if c not in (0, IGNORE)}
+
+
+def cache_folder() -> Path:
+    """Where derived data is remembered: $SVFSEG_CACHE, or svfseg in the user's cache folder."""
+    own = os.environ.get("SVFSEG_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "svfseg"

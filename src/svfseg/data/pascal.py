@@ -1,0 +1,157 @@
+"""Pascal-5i: the 20 classes of VOC 2012 in four folds of five (Shaban et al., BMVC 2017)."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from svfseg.data.images import read_image, read_mask
+from svfseg.data.index import (
+    Index,
+    Sample,
+    base_split,
+    class_pixels,
+    count_pixels,
+    novel_split,
+    read_list,
+)
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle",
+    "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person",
+    "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+FOLDS = tuple(tuple(range(5 * fold + 1, 5 * fold + 6)) for fold in range(4))
+
+
+def pascal5i(root: str | Path, lists: Iterable[str]) -> Index:
+    """An index over one or more image lists of a VOC2012 tree.
+
+    Args:
+        root: the folder with JPEGImages, ImageSets, and SegmentationClassAug (the SBD-augmented
+            masks) or SegmentationClass.
+        lists: names in ImageSets/Segmentation ("val"), or files; an image in two lists counts once.
+
+    Raises:
+        FileNotFoundError: the tree, a list, or a mask is missing.
+        ValueError: an empty list, or masks that cannot be read.
+    """
+    root, lists = Path(root), tuple(lists)
+    masks = mask_folder(root)
+    names = tuple(dict.fromkeys(name for one in lists for name in read_list(find_list(root, one))))
+    label = f"pascal5i {'+'.join(Path(one).stem for one in lists)}"
+
+    def load(position: int) -> Sample:
+        name = names[position]
+        image = read_image(root / "JPEGImages" / f"{name}.jpg")
+        return Sample(image, read_mask(masks / f"{name}.png"))
+
+    return Index(
+        name=label,
+        classes=CLASSES,
+        folds=FOLDS,
+        items=names,
+        pixels=count_pixels([masks / f"{name}.png" for name in names], label),
+        load=load,
+    )
+
+
+def mask_folder(root: Path) -> Path:
+    """The masks' folder of a VOC2012 tree.
+
+    Raises:
+        FileNotFoundError: the tree is not there, or has none.
+    """
+    for name in ("SegmentationClassAug", "SegmentationClass"):
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(
+        f"no VOC2012 at {root or '(empty path)'}: expected a folder with JPEGImages, ImageSets and "
+        "SegmentationClassAug; set data.root"
+    )
+
+
+def find_list(root: Path, name: str) -> Path:
+    """The file of a list given by name or path.
+
+    Raises:
+        FileNotFoundError: neither is there; names the lists that are.
+    """
+    folder = root / "ImageSets" / "Segmentation"
+    for path in (folder / f"{name}.txt", Path(name)):
+        if path.is_file():
+            return path
+    there = sorted(path.stem for path in folder.glob("*.txt"))
+    raise FileNotFoundError(f"no image list {name} in {folder}: it holds {', '.join(there)}")
+
+
+@dataclass(frozen=True)
+class ListReport:
+    """What `verify` found of one list.
+
+    Attributes:
+        name: of the list.
+        images: lines in it.
+        classes: class name -> images with at least the minimum area of it.
+        test: images a fold's test has, for each fold.
+        train: images a fold's training has, without images that hold a novel class.
+        train_all: the same with them.
+        problems: missing, unreadable or mismatched files, one line each.
+    """
+
+    name: str
+    images: int
+    classes: dict[str, int]
+    test: tuple[int, ...]
+    train: tuple[int, ...]
+    train_all: tuple[int, ...]
+    problems: tuple[str, ...]
+
+
+def verify(root: str | Path, name: str) -> ListReport:
+    """Decode every image and mask of a list and count classes and folds.
+
+    Raises:
+        FileNotFoundError: no such tree or list.
+    """
+    root = Path(root)
+    masks = mask_folder(root)
+    names = read_list(find_list(root, name))
+    problems, pixels, readable = [], [], []
+    for item in names:
+        try:
+            image = read_image(root / "JPEGImages" / f"{item}.jpg")
+            mask = read_mask(masks / f"{item}.png")
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        if image.shape[:2] != mask.shape:
+            (h, w), (mh, mw) = image.shape[:2], mask.shape
+            problems.append(f"{item}: the image is {w}x{h}, its mask {mw}x{mh}")
+            continue
+        counts = class_pixels(mask)
+        unknown = sorted(set(counts) - set(range(1, len(CLASSES) + 1)))
+        if unknown:
+            problems.append(f"{item}: the mask holds unknown ids {unknown}")
+            continue
+        readable.append(item)
+        pixels.append(counts)
+
+    def unused(position: int) -> Sample:
+        raise NotImplementedError
+
+    index = Index(f"pascal5i {name}", CLASSES, FOLDS, tuple(readable), tuple(pixels), unused)
+    tally = Counter(
+        CLASSES[c - 1] for row in pixels for c, n in row.items() if n >= index.min_pixels
+    )
+    folds = range(len(FOLDS))
+    return ListReport(
+        name=name,
+        images=len(names),
+        classes={c: tally[c] for c in CLASSES},
+        test=tuple(len(novel_split(index, f).queries) for f in folds),
+        train=tuple(len(base_split(index, f).queries) for f in folds),
+        train_all=tuple(len(base_split(index, f, "all").queries) for f in folds),
+        problems=tuple(problems),
+    )
