@@ -1,0 +1,35 @@
+"""A run folder from a published checkpoint."""
+
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from svfseg.checkpoint import backbone_fingerprint, save_checkpoint
+from svfseg.config import TrainConfig, write_config
+from svfseg.models import build_model
+from svfseg.models.backbone import read_weights
+from svfseg.models.published import import_published
+
+
+def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:
+    """Write a run that `evaluate` and `Predictor` take, from a checkpoint of the field.
+
+    Args:
+        file: a .pth or .safetensors of PFENet or of the SVF authors' baseline.
+        config: names the head, the backbone (weights "none": all come from the file), and out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the tensors do not fit, or the run folder is taken; nothing is written.
+    """
+    run = Path(config.out)
+    if (run / "config.yaml").exists():
+        raise ValueError(f"{run} holds a run already: choose another --out")
+    model = import_published(build_model(config.model), read_weights(file), str(file))
+    fingerprint = backbone_fingerprint(cast(nn.Module, model.backbone))
+    run.mkdir(parents=True, exist_ok=True)
+    info = {"step": 0, "imported_from": Path(file).name}
+    save_checkpoint(run / "best", model, config, fingerprint, info)
+    write_config(run / "config.yaml", config)
+    return run

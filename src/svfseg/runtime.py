@@ -1,0 +1,115 @@
+"""Seeds, the machine, and what a run writes down about itself."""
+
+import json
+import platform
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from svfseg import __version__
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def make_accelerator(device: str = "auto", precision: str = "no") -> Accelerator:
+    """Device, precision and processes; a launcher (torchrun) sets the number of processes.
+
+    Raises:
+        ValueError: the device is unknown or not there.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"device is {device}: expected one of {', '.join(DEVICES)}")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, True):
+        raise ValueError(f"device is {device}, but torch finds none here: use auto or cpu")
+    # one process may train in bf16 and then evaluate in float32; accelerate keeps the first
+    # setting for good unless it is told to forget it
+    AcceleratorState._reset_state()
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what is not a pure function of (seed, index): initial weights and dropout."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """State of the generators that dropout draws from."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go on from `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, command and git commit, to write beside results."""
+    return {
+        "svfseg": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "command": " ".join(["svfseg", *sys.argv[1:]]),
+    }
+
+
+class MetricsLog:
+    """metrics.jsonl of a run, and TensorBoard events where tensorboard is installed."""
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        self.path = folder / "metrics.jsonl"
+        if self.path.exists():  # a resumed run forgets what came after its checkpoint
+            lines = self.path.read_text().splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= from_step]
+            self.path.write_text("".join(f"{line}\n" for line in kept))
+        self._board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+        except ImportError:
+            pass
+
+    def write(self, step: int, **values: Any) -> None:
+        """Append one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            cwd=Path(__file__).parent,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,318 @@
+"""Train a head, and with it what the strategy tunes of the backbone: one readable loop."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Subset
+
+from svfseg.checkpoint import (
+    backbone_fingerprint,
+    load_training,
+    read_about,
+    restore_model,
+    run_config,
+    save_checkpoint,
+)
+from svfseg.config import OptimConfig, TrainConfig, write_config
+from svfseg.data import (
+    Episode,
+    Split,
+    TrainEpisodes,
+    build_splits,
+    collate,
+    draw_episode,
+    draw_test_list,
+    novel_split,
+    test_index,
+)
+from svfseg.evaluate import score
+from svfseg.models import build_model
+from svfseg.runtime import (
+    MetricsLog,
+    environment,
+    make_accelerator,
+    random_state,
+    seed_everything,
+    set_random_state,
+)
+from svfseg.tuning import trained_parameters, tune
+
+LOG_EVERY = 20
+# Validation episodes must not move with the training seed, or runs would not be comparable.
+VALIDATION_SEED = 0
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Objective(nn.Module):
+    """A head's loss as a forward pass, so that wrappers for several processes see it."""
+
+    def __init__(self, model: nn.Module, aux_weight: float) -> None:
+        super().__init__()
+        self.model = model
+        self.aux_weight = aux_weight
+
+    def forward(
+        self, query: Tensor, support: Tensor, support_mask: Tensor, target: Tensor
+    ) -> Tensor:
+        """The head's own loss, or the cross-entropy of its logits with 255 ignored."""
+        own = getattr(self.model, "loss", None)
+        if own is not None:
+            return cast(Tensor, own(query, support, support_mask, target, self.aux_weight))
+        logits = self.model(query, support, support_mask)
+        return F.cross_entropy(logits.float(), target.long(), ignore_index=255)
+
+
+def train(config: TrainConfig, resume: bool = False, report: Report | None = None) -> Path:
+    """Train and leave a run folder.
+
+    Args:
+        config: every setting.
+        resume: go on from the folder's last checkpoint; its settings must be the same.
+        report: called with a dict after each step ("step", "steps", "loss") and evaluation
+            ("miou", "fb_iou", "best").
+
+    Returns:
+        The run folder.
+
+    Raises:
+        FileNotFoundError: missing data or weights, or nothing to resume.
+        ValueError: settings that do not fit together, or a run that is there already.
+    """
+    run = Path(config.out)
+    check(config)
+    if resume:
+        _same_settings(run, config)
+    elif (run / "config.yaml").exists():
+        raise ValueError(f"{run} holds a run already: choose another --out, or give --resume")
+    accelerator = make_accelerator(config.device, config.precision)
+    train_split, held_out = build_splits(config.data)
+    train_split.require(config.shot)
+    source, episodes = selection_episodes(config, held_out)
+
+    seed_everything(config.seed)
+    if resume:
+        about = read_about(run / "last")
+        start, fingerprint = about["step"], about["backbone"]
+        model = restore_model(run / "last", config)
+        groups = _groups(*trained_parameters(model), config)
+    else:
+        model, start = build_model(config.model), 0
+        fingerprint = backbone_fingerprint(cast(nn.Module, model.backbone))
+        groups = _groups(*tune(model, config.tuning), config)
+    optimizer = torch.optim.SGD(groups, lr=config.optim.lr, momentum=config.optim.momentum)
+    schedule = LambdaLR(optimizer, lambda step: decay(config.optim, step))
+    best = -1.0
+    if resume:
+        state = load_training(run / "last")
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        best = state["best"]
+    objective, optimizer = accelerator.prepare(Objective(model, config.optim.aux_weight), optimizer)
+    log = None
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        write_config(run / "config.yaml", config)
+        (run / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
+        log = MetricsLog(run, start)
+    if resume:  # after all that draws random numbers
+        set_random_state(state["random"])
+
+    def keep(step: int, loss: float) -> None:
+        """Evaluate, and write the last and perhaps the best checkpoint."""
+        nonlocal best
+        info: dict[str, Any] = {"step": step, "selected_on": config.selection.on}
+        if episodes:
+            model.eval()
+            meter = score(
+                model,
+                source,
+                episodes,
+                config.data.size,
+                accelerator,
+                resize="square",
+                batch=per_process(config, accelerator),
+                workers=config.workers,
+            )
+            info |= {"miou": meter.miou(), "fb_iou": meter.fb_iou()}
+        improved = info.get("miou", math.inf) > best or config.selection.on == "last"
+        best = max(best, info.get("miou", -1.0))
+        if log is not None:
+            state = {
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "random": random_state(),
+                "best": best,
+            }
+            if improved:
+                save_checkpoint(run / "best", model, config, fingerprint, info)
+            save_checkpoint(run / "last", model, config, fingerprint, info, state)
+            log.write(**info, best=best)
+        if report is not None:
+            report({**info, "best": improved})
+        accelerator.wait_for_everyone()
+
+    clock = time.perf_counter()
+    batches = _batches(config, train_split, start, accelerator)
+    for step, items in enumerate(batches, start=start + 1):
+        model.train()
+        tensors = [
+            items[name].to(accelerator.device)
+            for name in ("query", "support", "support_mask", "target")
+        ]
+        with accelerator.autocast():
+            loss = objective(*tensors)
+        accelerator.backward(loss)
+        if config.optim.clip > 0:
+            accelerator.clip_grad_norm_(objective.parameters(), config.optim.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        if not accelerator.optimizer_step_was_skipped:
+            schedule.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the loss is {value} at step {step}: lower optim.lr or tuning.lr, or set "
+                "optim.clip"
+            )
+        speed = (step - start) * config.optim.batch / (time.perf_counter() - clock)
+        if log is not None and step % LOG_EVERY == 0:
+            rates = schedule.get_last_lr()
+            log.write(
+                step,
+                loss=value,
+                lr=rates[0],
+                lr_tuned=rates[1] if len(rates) > 1 else 0.0,
+                episodes_per_second=speed,
+            )
+        if report is not None:
+            report({"step": step, "steps": config.optim.steps, "loss": value, "speed": speed})
+        if step % config.selection.every == 0 or step == config.optim.steps:
+            keep(step, value)
+    accelerator.end_training()
+    return run
+
+
+def check(config: TrainConfig) -> None:
+    """Raise ValueError for settings that no run can have."""
+    positive = {
+        "shot": config.shot,
+        "optim.steps": config.optim.steps,
+        "optim.batch": config.optim.batch,
+        "optim.lr": config.optim.lr,
+        "selection.every": config.selection.every,
+        "model.hidden": config.model.hidden,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}: expected more than 0")
+    if config.data.size < 32:
+        raise ValueError(f"data.size is {config.data.size}: expected at least 32 pixels")
+    if config.workers < 0:
+        raise ValueError(f"workers is {config.workers}: expected 0 or more")
+    if config.selection.on == "base-validation" and config.data.validation_fraction == 0:
+        raise ValueError(
+            "selection.on is base-validation, but data.validation_fraction is 0: hold out some "
+            "images, or set selection.on to last"
+        )
+
+
+def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, list[Episode]]:
+    """Where the checkpoint is chosen: held-out base-class images, the test fold, or nowhere."""
+    count = config.selection.episodes
+    if config.selection.on == "test":
+        source = novel_split(test_index(config.data), config.data.fold)
+        return source, draw_test_list(source, config.shot, config.seed, count)
+    if config.selection.on == "last":
+        return held_out, []
+    # a class with too few held-out images for an episode is left out of the choice
+    images = {c: i for c, i in held_out.images.items() if len(i) > config.shot}
+    if not images:
+        raise ValueError(
+            f"{held_out.index.name} holds out too few images for {config.shot}-shot episodes: "
+            "raise data.validation_fraction, or set selection.on to last"
+        )
+    queries = {i for found in images.values() for i in found}
+    source = Split(
+        held_out.index,
+        tuple(images),
+        tuple(i for i in held_out.queries if i in queries),
+        images,
+    )
+    return source, [draw_episode(source, config.shot, VALIDATION_SEED, i) for i in range(count)]
+
+
+def decay(config: OptimConfig, step: int) -> float:
+    """Factor on every learning rate at a step: 1 at the start, 0 at the end but for constant."""
+    progress = min(1.0, step / config.steps)
+    if config.schedule == "poly":
+        return float((1 - progress) ** 0.9)
+    return 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0
+
+
+def per_process(config: TrainConfig, accelerator: Accelerator) -> int:
+    """Episodes of a batch in one process.
+
+    Raises:
+        ValueError: the batch does not divide by the number of processes.
+    """
+    if config.optim.batch % accelerator.num_processes:
+        raise ValueError(
+            f"optim.batch is {config.optim.batch}: expected a multiple of the "
+            f"{accelerator.num_processes} processes"
+        )
+    return config.optim.batch // int(accelerator.num_processes)
+
+
+def _batches(
+    config: TrainConfig, source: Split, start: int, accelerator: Accelerator
+) -> DataLoader[Any]:
+    """Episodes from step ``start`` to the end, this process's share of each batch."""
+    data, optim = config.data, config.optim
+    stream = TrainEpisodes(
+        source, config.shot, config.seed, optim.steps * optim.batch, data.size, data.scale, data.fit
+    )
+    rank, share = accelerator.process_index, per_process(config, accelerator)
+    mine = [
+        step * optim.batch + rank * share + i
+        for step in range(start, optim.steps)
+        for i in range(share)
+    ]
+    return DataLoader(
+        Subset(stream, mine),
+        batch_size=share,
+        num_workers=config.workers,
+        collate_fn=collate,
+        persistent_workers=config.workers > 0,
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),  # leaves dropout's stream alone, so that resuming is exact
+    )
+
+
+def _groups(
+    head: list[nn.Parameter], tuned: list[nn.Parameter], config: TrainConfig
+) -> list[dict[str, Any]]:
+    groups = [{"params": head, "lr": config.optim.lr, "weight_decay": config.optim.weight_decay}]
+    if tuned:
+        tuning = config.tuning
+        groups.append({"params": tuned, "lr": tuning.lr, "weight_decay": tuning.weight_decay})
+    return groups
+
+
+def _same_settings(run: Path, config: TrainConfig) -> None:
+    before = run_config(run)
+    same = replace(config, device=before.device, workers=before.workers, out=before.out)
+    if same != before:
+        raise ValueError(
+            f"{run} was trained with other settings: resume with those of its config.yaml"
+        )

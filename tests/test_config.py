@@ -1,0 +1,74 @@
+"""Settings from YAML: every key and value is checked, and the nearest right one is named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config, to_dict, write_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    config = from_dict(TrainConfig, {"data": {"scale": [0.8, 1.25]}, "optim": {"lr": 1}})
+    assert config.optim.lr == 1.0
+    assert config.data.scale == (0.8, 1.25)
+    write_config(tmp_path / "c.yaml", config)
+    assert from_dict(TrainConfig, read_config(tmp_path / "c.yaml")) == config
+    assert from_dict(EvalConfig, to_dict(EvalConfig(seeds=(1, 2)))) == EvalConfig(seeds=(1, 2))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_of_the_repository_is_valid(path: Path) -> None:
+    config = from_dict(TrainConfig, read_config(path))
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# "), "a config begins with what it is and its command"
+    assert config.tuning.strategy in path.stem
+
+
+def test_compared_configs_differ_only_in_the_tuning() -> None:
+    folders = {path.parent for path in CONFIGS}
+    assert folders
+    for folder in folders:
+        plain = [yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))]
+        for config in plain:
+            config.pop("tuning")
+        assert all(config == plain[0] for config in plain)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optm": {}}, "unknown setting optm: did you mean optim"),
+        ({"optim": {"learning_rate": 1}}, "unknown setting optim.learning_rate: expected one of"),
+        ({"optim": {"stepps": 1}}, "optim.stepps: did you mean steps"),
+        ({"optim": {"lr": "fast"}}, "optim.lr is 'fast': expected a number"),
+        ({"optim": {"steps": 1.5}}, "optim.steps is 1.5: expected a whole number"),
+        ({"shot": True}, "shot is True: expected a whole number"),
+        ({"tuning": {"strategy": "svd"}}, "did you mean svf"),
+        ({"data": {"scale": [1]}}, "expected 2 values"),
+        ({"data": "pascal"}, "data is 'pascal': expected settings by name"),
+        ([1], "expected settings by name"),
+    ],
+)
+def test_mistakes_are_explained(values: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        from_dict(TrainConfig, values)
+
+
+def test_numbers_that_yaml_reads_as_text() -> None:
+    assert from_dict(TrainConfig, yaml.safe_load("optim: {lr: 1e-4}")).optim.lr == 1e-4
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no config at"):
+        read_config(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(ValueError, match="is not YAML"):
+        read_config(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ValueError, match="holds no settings"):
+        read_config(tmp_path / "list.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert read_config(tmp_path / "empty.yaml") == {}
