@@ -109,3 +109,7 @@ def _open(path: str | Path) -> Any:
         raise FileNotFoundError(f"no image at {path}") from None
     except (UnidentifiedImageError, IsADirectoryError) as error:
         raise ValueError(f"{path} is not an image that can be read") from error
+    except PermissionError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is a damaged image: {error}") from error

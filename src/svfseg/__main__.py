@@ -1,0 +1,6 @@
+"""``python -m svfseg``."""
+
+from svfseg.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

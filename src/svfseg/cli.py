@@ -1,0 +1,372 @@
+"""The command line: one function a command. Only what a command needs is imported."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg
+
+from svfseg import __version__
+from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a head, and with it what the strategy tunes of the backbone."""
+
+    config: Annotated[TrainConfig, arg(name="")] = field(default_factory=TrainConfig)
+    resume: bool = False
+    """Go on from the last checkpoint of --out."""
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Score a run on its novel classes: mIoU, FB-IoU and every class."""
+
+    run: Positional[Path]
+    """A folder that train wrote."""
+    config: Annotated[EvalConfig, arg(name="")] = field(default_factory=EvalConfig)
+    episode_list: Path | None = None
+    """Score these episodes (a file of 'data episodes') instead of drawn ones."""
+    json: Path | None = None
+    """Write the result here."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Outline the supports' class in other images."""
+
+    run: Positional[Path]
+    """A folder that train or import-checkpoint wrote."""
+    support: UseAppendAction[tuple[Path, ...]] = ()
+    """An image with the class; repeat for more."""
+    mask: UseAppendAction[tuple[Path, ...]] = ()
+    """Its mask, in the same order: any value but 0 is the class."""
+    query: tuple[Path, ...] = ()
+    """Images to outline the class in."""
+    out: Path = Path("predictions")
+    """Folder for NAME.png (0 and 255) and NAME_overlay.jpg, and the supports' own overlays."""
+    class_id: int | None = None
+    """Which value of the masks is the class, where they hold several."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class InspectArguments:
+    """Show what SVF would train in a network."""
+
+    model: Positional[str]
+    """A backbone by name (resnet50, vgg16_bn, any convolutional network of timm) or a run."""
+    target_modules: str | None = None
+    """Regular expression for the layers; by default stages 2 to 4."""
+    exclude_modules: str | None = None
+    """Regular expression for layers to leave out."""
+    train: str = "S"
+    """Letters of the factors that train: S, U, V."""
+    output_stride: int = 8
+
+
+@dataclass(frozen=True)
+class ImportArguments:
+    """Make a run folder of a published checkpoint (PFENet, SVF baseline)."""
+
+    file: Positional[Path]
+    """The .pth or .safetensors file."""
+    out: Path
+    """The run folder to write."""
+    head: Literal["pfenet", "baseline"] = "pfenet"
+    backbone: str = "resnet50_deep"
+    """resnet50_deep, resnet101_deep, vgg16 or vgg16_bn."""
+    dilation: Literal["uniform", "stepwise"] | None = None
+    """uniform (PFENet, BAM) or stepwise (the SVF code); by default what the head's authors used."""
+    bins: tuple[float, ...] = (60, 30, 15, 8)
+    """Sides of PFENet's levels; 1 0.5 0.25 0.125 for COCO."""
+    size: int = 473
+    """Side of its test images: 473 for Pascal, 641 for COCO."""
+
+
+@dataclass(frozen=True)
+class VerifyArguments:
+    """Count a benchmark's images by list, class and fold, and decode every file."""
+
+    name: Positional[Literal["pascal5i"]]
+    root: Path
+    """The VOC2012 folder."""
+    lists: tuple[str, ...] = ()
+    """Lists by name or file; by default all of ImageSets/Segmentation."""
+
+
+@dataclass(frozen=True)
+class EpisodesArguments:
+    """Write a list of test episodes as JSON, to score exactly these elsewhere."""
+
+    name: Positional[Literal["pascal5i", "stickers", "folder"]]
+    out: Path
+    root: str = ""
+    fold: int = 0
+    shot: int = 1
+    seed: int = 321
+    count: int = 1000
+    test_list: str = "val"
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """Frozen backbone against SVF on generated scenes, with a page to look at."""
+
+    out: Path = Path("demo")
+    """Folder for the page (demo.html) and the two runs."""
+    steps: int = 150
+    """Optimizer steps of each training."""
+    episodes: int = 200
+    """Test episodes."""
+    seed: int = 0
+
+
+def run_train(arguments: Sequence[str]) -> None:
+    """Run ``svfseg train [CONFIG.yaml] [--option value]``."""
+    default, rest = TrainArguments(), list(arguments)
+    if rest and not rest[0].startswith("-"):
+        default = TrainArguments(from_dict(TrainConfig, read_config(rest.pop(0))))
+    parsed = _parse(TrainArguments, "train [CONFIG.yaml]", rest, default)
+    from svfseg.progress import TrainProgress
+    from svfseg.train import train
+
+    with TrainProgress() as progress:
+        run = train(parsed.config, parsed.resume, progress)
+    print(f"wrote {run}: score it with  svfseg eval {run}")
+
+
+def run_eval(arguments: Sequence[str]) -> None:
+    """Run ``svfseg eval RUN [--option value]``."""
+    parsed = _parse(EvalArguments, "eval", arguments)
+    from svfseg.evaluate import evaluate
+    from svfseg.progress import EvalProgress, result_table
+
+    with EvalProgress() as progress:
+        result = evaluate(parsed.run, parsed.config, parsed.episode_list, progress)
+    print(result_table(result))
+    if parsed.json is not None:
+        parsed.json.parent.mkdir(parents=True, exist_ok=True)
+        parsed.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def run_predict(arguments: Sequence[str]) -> None:
+    """Run ``svfseg predict RUN --support IMG --mask MASK --query IMG ... --out DIR``."""
+    parsed = _parse(PredictArguments, "predict", arguments)
+    if not parsed.support or len(parsed.support) != len(parsed.mask):
+        raise ValueError(
+            f"found {len(parsed.support)} --support and {len(parsed.mask)} --mask: give at least "
+            "one image with the class, and one mask for each"
+        )
+    if not parsed.query:
+        raise ValueError("no --query: give the images to outline the class in")
+    _refuse_same_names(parsed.query)
+    from PIL import Image
+
+    from svfseg.data.images import overlay, read_binary_mask, read_image
+    from svfseg.predict import Predictor
+
+    images = [read_image(path) for path in parsed.support]
+    masks = [read_binary_mask(path, parsed.class_id) for path in parsed.mask]
+    queries = [read_image(path) for path in parsed.query]  # all of them before the first is written
+    predictor = Predictor.from_run(parsed.run, parsed.device).set_support(images, masks)
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True), start=1):
+        Image.fromarray(overlay(image, mask)).save(parsed.out / f"support_{number}_overlay.jpg")
+    for path, image in zip(parsed.query, queries, strict=True):
+        mask = predictor.predict(image).mask
+        Image.fromarray(mask * 255).save(parsed.out / f"{path.stem}.png")
+        Image.fromarray(overlay(image, mask)).save(parsed.out / f"{path.stem}_overlay.jpg")
+        print(
+            f"{path.name}: {100 * mask.mean():.1f} % of the image -> {parsed.out / path.stem}.png"
+        )
+
+
+def run_inspect(arguments: Sequence[str]) -> None:
+    """Run ``svfseg inspect MODEL``."""
+    parsed = _parse(InspectArguments, "inspect", arguments)
+    from svfseg.checkpoint import run_config
+    from svfseg.config import BackboneConfig
+    from svfseg.models import build_backbone
+    from svfseg.svf import plan_svf
+    from svfseg.tuning import stages_pattern
+
+    folder = Path(parsed.model)
+    if folder.is_dir():
+        config = run_config(folder)
+        backbone, stages = config.model.backbone, config.tuning.stages
+    else:
+        stride = 16 if parsed.model.startswith("vgg") else parsed.output_stride
+        backbone = BackboneConfig(parsed.model, "none", output_stride=stride)
+        stages = (2, 3, 4)
+    network = build_backbone(backbone)
+    target = parsed.target_modules or stages_pattern(stages)
+    summary = plan_svf(network, target, parsed.exclude_modules, parsed.train)
+    total = sum(p.numel() for p in network.parameters())
+    print(summary)
+    print(f"{summary.trained:,} of {total:,} values train ({100 * summary.trained / total:.3f} %)")
+
+
+def run_import(arguments: Sequence[str]) -> None:
+    """Run ``svfseg import-checkpoint FILE --out RUN``."""
+    parsed = _parse(ImportArguments, "import-checkpoint", arguments)
+    from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
+    from svfseg.published import import_checkpoint
+
+    dilation = parsed.dilation or ("uniform" if parsed.head == "pfenet" else "stepwise")
+    stride = 16 if parsed.backbone.startswith("vgg") else 8
+    config = TrainConfig(
+        out=str(parsed.out),
+        data=DataConfig(size=parsed.size),
+        model=ModelConfig(
+            head=parsed.head,
+            bins=parsed.bins,
+            backbone=BackboneConfig(parsed.backbone, "none", stride, dilation),
+        ),
+        tuning=TuningConfig(strategy="frozen"),
+    )
+    import_checkpoint(parsed.file, config)
+    print(f"wrote {parsed.out}: use it with  svfseg eval  and  svfseg predict")
+
+
+def run_data(arguments: Sequence[str]) -> None:
+    """Run ``svfseg data verify NAME | svfseg data episodes NAME``."""
+    actions = {"verify": _verify, "episodes": _episodes}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: svfseg data verify NAME ... | svfseg data episodes NAME ...")
+        return
+    if arguments[0] not in actions:
+        raise ValueError(f"unknown command data {arguments[0]}{nearest(arguments[0], actions)}")
+    actions[arguments[0]](arguments[1:])
+
+
+def _verify(arguments: Sequence[str]) -> None:
+    parsed = _parse(VerifyArguments, "data verify", arguments)
+    from svfseg.data.pascal import verify
+    from svfseg.progress import verify_table
+
+    folder = parsed.root / "ImageSets" / "Segmentation"
+    names = parsed.lists or tuple(sorted(path.stem for path in folder.glob("*.txt")))
+    if not names:
+        raise FileNotFoundError(f"no lists in {folder}: give the VOC2012 folder as --root")
+    reports = [verify(parsed.root, name) for name in names]
+    print(verify_table(reports))
+    problems = [problem for report in reports for problem in report.problems]
+    for problem in problems[:50]:
+        print(f"  {problem}")
+    if problems:
+        raise ValueError(f"{len(problems)} files are missing, unreadable or mismatched (see above)")
+    print("every file can be read and fits its mask")
+
+
+def _episodes(arguments: Sequence[str]) -> None:
+    parsed = _parse(EpisodesArguments, "data episodes", arguments)
+    from svfseg.config import DataConfig
+    from svfseg.data import draw_test_list, novel_split, test_index, write_episodes
+
+    index = test_index(DataConfig(name=parsed.name, root=parsed.root, test_list=parsed.test_list))
+    episodes = draw_test_list(
+        novel_split(index, parsed.fold), parsed.shot, parsed.seed, parsed.count
+    )
+    write_episodes(parsed.out, index, episodes)
+    print(f"wrote {len(episodes)} episodes to {parsed.out}")
+
+
+def run_demo(arguments: Sequence[str]) -> None:
+    """Run ``svfseg demo``."""
+    parsed = _parse(DemoArguments, "demo", arguments)
+    from svfseg.demo import demo
+
+    page = demo(parsed.out, parsed.steps, parsed.episodes, parsed.seed)
+    print(f"open {page}")
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "train": (run_train, "train a head, and what the strategy tunes of the backbone"),
+    "eval": (run_eval, "score a run on its novel classes"),
+    "predict": (run_predict, "outline a class in your images, given one or a few with masks"),
+    "inspect": (run_inspect, "show what SVF would train in a network"),
+    "import-checkpoint": (run_import, "make a run of a published checkpoint"),
+    "data": (run_data, "verify a benchmark's files, write lists of test episodes"),
+    "demo": (run_demo, "frozen backbone against SVF on generated scenes, with a page"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it went well, 2 with one line of advice for bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        print(f"svfseg {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise ValueError(f"unknown command {words[0]}{nearest(words[0], COMMANDS)}")
+        COMMANDS[words[0]][0](words[1:])
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        if os.environ.get("SVFSEG_TRACEBACK"):
+            raise
+        print(f"svfseg: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("svfseg: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(kind: type[A], command: str, arguments: Sequence[str], default: A | None = None) -> A:
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    parsed: A = tyro.cli(
+        kind,
+        prog=f"svfseg {command}",
+        args=list(arguments),
+        config=(tyro.conf.FlagCreatePairsOff,),
+        **given,
+    )
+    return parsed
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: svfseg COMMAND ...",
+            "",
+            "Few-shot segmentation: show one to a few images of a class with masks,",
+            "and it is outlined in other images.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "svfseg COMMAND --help shows a command's options and their defaults.",
+        ]
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refuse_same_names(paths: Sequence[Path]) -> None:
+    stems = [path.stem for path in paths]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(
+            f"two queries are named {twice[0]}: their masks would overwrite each other"
+        )

@@ -1,0 +1,217 @@
+"""The main job on the embedded data: frozen backbone against SVF, and a page to look at."""
+
+import base64
+import io
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import jinja2
+import torch
+from PIL import Image
+from torch import nn
+
+from svfseg import __version__
+from svfseg.checkpoint import load_run, restore_model
+from svfseg.config import (
+    BackboneConfig,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimConfig,
+    SelectionConfig,
+    TrainConfig,
+    TuningConfig,
+)
+from svfseg.data import TestEpisodes, draw_test_list, novel_split, test_index
+from svfseg.data.images import Array, overlay
+from svfseg.evaluate import evaluate
+from svfseg.metrics import IoUMeter
+from svfseg.progress import EvalProgress, TrainProgress, result_table
+from svfseg.svf import singular_values, spectrum
+from svfseg.train import train
+
+PAGE = "demo.html"
+EXAMPLES = 10
+STRATEGIES = ("frozen", "svf")
+# The same for both. With the gradient clipped at 1 these short trainings do not stall; the rates
+# are the middle ones of the reduced Pascal-5i search (results/pascal5i_reduced_search.csv).
+HEAD_RATE, TUNING_RATE = 0.03, 0.015
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the two compared trainings."""
+
+    strategy: str
+    run: Path
+    result: dict[str, Any]
+    losses: list[tuple[int, float]]
+    trained: int
+    seconds: float
+
+
+def demo(out: Path, steps: int = 150, episodes: int = 200, seed: int = 0) -> Path:
+    """Train both, score both on the same episodes, print the comparison, write the page.
+
+    Args:
+        out: folder for the page and the runs; what a demo left there before is replaced.
+        steps: optimizer steps of each training.
+        episodes: test episodes.
+        seed: of the initial weights, the training and the test episodes.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: the packages of the extra "demo" are missing, or the folder holds other things.
+    """
+    _clear(out)
+    start = time.perf_counter()
+    arms = [_run(out / strategy, strategy, steps, episodes, seed) for strategy in STRATEGIES]
+    for arm in arms:
+        print(result_table(arm.result))
+    verdict = compare(*arms)
+    print(verdict)
+    page = out / PAGE
+    page.write_text(_render(arms, verdict, episodes, seed, time.perf_counter() - start))
+    return page
+
+
+def compare(frozen: Arm, svf: Arm) -> str:
+    """One sentence: which was better on these episodes, whichever it was."""
+    a, b = (100 * arm.result["miou"]["mean"] for arm in (frozen, svf))
+    scores = f"{b:.1f} against {a:.1f} mIoU on the novel classes"
+    if round(a, 1) == round(b, 1):
+        return f"SVF and the frozen backbone came out equal: {scores}."
+    return f"SVF was {'better' if b > a else 'worse'} than the frozen backbone: {scores}."
+
+
+def _clear(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / PAGE).exists():
+        leftover = {path.name for path in out.iterdir()} - set(STRATEGIES)
+        if leftover:
+            raise ValueError(
+                f"{out} holds {sorted(leftover)[0]} and is no demo: choose another --out"
+            )
+    for strategy in STRATEGIES:
+        shutil.rmtree(out / strategy, ignore_errors=True)
+    (out / PAGE).unlink(missing_ok=True)
+
+
+def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int) -> Arm:
+    config = TrainConfig(
+        out=str(folder),
+        data=DataConfig(name="stickers", size=225, fit=True, validation_fraction=0.0),
+        model=ModelConfig(
+            hidden=128, backbone=BackboneConfig("tf_efficientnet_lite0", output_stride=16)
+        ),
+        tuning=TuningConfig(strategy=cast(Any, strategy), lr=TUNING_RATE),
+        optim=OptimConfig(lr=HEAD_RATE, steps=steps, batch=4, clip=1.0),
+        selection=SelectionConfig(on="last", every=max(1, steps)),
+        seed=seed,
+        device="cpu",
+    )
+    start = time.perf_counter()
+    with TrainProgress(f"training, {strategy}") as progress:
+        train(config, report=progress)
+    with EvalProgress(f"evaluating, {strategy}") as progress:
+        settings = EvalConfig(episodes=episodes, seeds=(seed,), batch=4, device="cpu")
+        result = evaluate(folder, settings, progress=progress)
+    seconds = time.perf_counter() - start
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    trained = 0
+    if strategy == "svf":
+        model = restore_model(folder / "best", config)
+        trained = sum(now.numel() for now, _ in singular_values(_backbone(model)).values())
+    return Arm(strategy, folder, result, losses, trained, seconds)
+
+
+def _render(arms: list[Arm], verdict: str, episodes: int, seed: int, seconds: float) -> str:
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("svfseg"), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("demo.html")
+    return template.render(
+        arms=arms,
+        verdict=verdict,
+        episodes=episodes,
+        seed=seed,
+        seconds=seconds,
+        version=__version__,
+        rows=_examples(arms, seed),
+        layers=_spectra(arms[1]),
+        curves=_curves(arms),
+    )
+
+
+def _examples(arms: list[Arm], seed: int) -> list[dict[str, Any]]:
+    """The first episodes of the test list, two of each class: pictures and IoUs."""
+    models = [load_run(arm.run)[0] for arm in arms]
+    _, config = load_run(arms[0].run)
+    source = novel_split(test_index(config.data), config.data.fold)
+    drawn = draw_test_list(source, 1, seed, 100)
+    each = EXAMPLES // len(source.classes)
+    chosen = [e for c in source.classes for e in [x for x in drawn if x.class_id == c][:each]]
+    rows = []
+    shown = TestEpisodes(source.index, chosen, config.data.size)
+    for item in (shown[i] for i in range(len(shown))):
+        query, support = (_picture(item[name]) for name in ("query", "support"))
+        class_id, target = item["class_id"], item["target"]
+        row: dict[str, Any] = {
+            "name": source.index.classes[class_id - 1],
+            "support": _uri(overlay(support, (item["support_mask"][0] == 1).numpy())),
+            "query": _uri(query),
+            "truth": _uri(overlay(query, (target == 1).numpy())),
+            "predictions": [],
+        }
+        for model in models:
+            with torch.inference_mode():
+                inputs = (item[name][None] for name in ("query", "support", "support_mask"))
+                found = model(*inputs)[0].argmax(dim=0)
+            meter = IoUMeter({class_id: row["name"]})
+            meter.update(found, target, class_id)
+            picture = overlay(query, (found.bool() & (target != 255)).numpy())
+            row["predictions"].append({"picture": _uri(picture), "iou": meter.miou()})
+        rows.append(row)
+    return rows
+
+
+def _spectra(arm: Arm) -> list[dict[str, Any]]:
+    """How far the singular values of each layer moved, relative to where they started."""
+    _, config = load_run(arm.run)
+    model = restore_model(arm.run / "best", config)
+    return [
+        {"name": name, "count": now.numel(), **spectrum(now, start)._asdict()}
+        for name, (now, start) in singular_values(_backbone(model)).items()
+    ]
+
+
+def _curves(arms: list[Arm]) -> list[dict[str, Any]]:
+    """Loss by step as points of a 600 x 160 drawing, both on one scale."""
+    top = max((loss for arm in arms for _, loss in arm.losses), default=1.0)
+    last = max((step for arm in arms for step, _ in arm.losses), default=1)
+    curves = []
+    for arm in arms:
+        points = [f"{600 * s / last:.1f},{160 - 150 * v / top:.1f}" for s, v in arm.losses]
+        end = arm.losses[-1][1] if arm.losses else float("nan")
+        curves.append({"strategy": arm.strategy, "points": " ".join(points), "end": end})
+    return curves
+
+
+def _backbone(model: nn.Module) -> nn.Module:
+    return cast(nn.Module, model.backbone)
+
+
+def _picture(images: torch.Tensor) -> Array:
+    image = images[0] if images.ndim == 4 else images
+    return cast(Array, image.permute(1, 2, 0).clamp(0, 255).byte().numpy())
+
+
+def _uri(picture: Array) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

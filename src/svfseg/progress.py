@@ -1,0 +1,142 @@
+"""What a person sees while something runs, and the tables after it."""
+
+import io
+from collections.abc import Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from svfseg.data.pascal import FOLDS, ListReport
+
+
+class _Bar:
+    """A progress bar that begins with the first report."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._bar.stop()
+
+    def _show(self, done: int, total: int, note: str) -> None:
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=total, note="")
+        self._bar.update(self._task, completed=done, total=total, note=note)
+
+
+class TrainProgress(_Bar):
+    """Steps with loss, episodes per second and time left; a line for each evaluation."""
+
+    def __init__(self, label: str = "training") -> None:
+        super().__init__(label)
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        """Take a report of `svfseg.train.train`."""
+        if "loss" in report:
+            note = f"loss {report['loss']:.3f}  {report['speed']:.1f} episodes/s"
+            self._show(report["step"], report["steps"], note)
+        elif "miou" in report:
+            best = ", the best so far" if report["best"] else ""
+            score = f"mIoU {100 * report['miou']:.2f}, FB-IoU {100 * report['fb_iou']:.2f}"
+            self._bar.console.print(
+                f"step {report['step']}: {score} on {report['selected_on']}{best}", highlight=False
+            )
+
+
+class EvalProgress(_Bar):
+    """Episodes done of a seed, and time left."""
+
+    def __init__(self, label: str = "evaluating") -> None:
+        super().__init__(label)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take a report of `svfseg.evaluate.score`."""
+        self._show(done, total, "")
+
+
+def result_table(result: dict[str, Any]) -> str:
+    """A result of `svfseg.evaluate.evaluate` as a table: a row a seed, classes in columns."""
+    title = (
+        f"{result['benchmark']}, fold {result['fold']}, {result['shot']}-shot, "
+        f"{result['strategy']}, {result['resize']}-size masks, % IoU"
+    )
+    table = Table(title=title)
+    classes = list(result["seeds"][0]["classes"])
+    for name in ("seed", "episodes", "mIoU", "FB-IoU", *classes):
+        table.add_column(name, justify="right")
+    for row in result["seeds"]:
+        scores = [row["miou"], row["fb_iou"], *(row["classes"][c] for c in classes)]
+        table.add_row(str(row["seed"]), str(row["episodes"]), *(f"{100 * s:.2f}" for s in scores))
+    if len(result["seeds"]) > 1:
+        cells = [
+            f"{100 * result[k]['mean']:.2f}±{100 * result[k]['std']:.2f}"
+            for k in ("miou", "fb_iou")
+        ]
+        table.add_row("mean±std", "", *cells, *("" for _ in classes))
+    notes = []
+    if result["selected_on"] == "test":
+        notes.append("The checkpoint was chosen on the test fold: not comparable with honest runs.")
+    if result["fold"] != result["trained_on_fold"]:
+        notes.append(
+            f"Trained on fold {result['trained_on_fold']}: these classes were seen in training."
+        )
+    return "\n".join([_rendered(table), *notes])
+
+
+def verify_table(reports: Sequence[ListReport]) -> str:
+    """Reports of `svfseg.data.pascal.verify` as tables: by list and fold, and by class."""
+    table = Table(title="images by fold (a class counts from 2,048 pixels)")
+    for name in ("list", "images", "fold", "test", "train, base only", "train, all", "problems"):
+        table.add_column(name, justify="right")
+    for report in reports:
+        for fold in range(len(FOLDS)):
+            first = fold == 0
+            table.add_row(
+                report.name if first else "",
+                str(report.images) if first else "",
+                str(fold),
+                str(report.test[fold]),
+                str(report.train[fold]),
+                str(report.train_all[fold]),
+                str(len(report.problems)) if first else "",
+                end_section=fold == len(FOLDS) - 1,
+            )
+    classes = Table(title="images by class")
+    classes.add_column("class")
+    for report in reports:
+        classes.add_column(report.name, justify="right")
+    for name in reports[0].classes:
+        classes.add_row(name, *(str(report.classes[name]) for report in reports))
+    return f"{_rendered(table)}\n{_rendered(classes)}"
+
+
+def _rendered(table: Table) -> str:
+    buffer = io.StringIO()
+    Console(file=buffer, width=110).print(table)
+    return buffer.getvalue().rstrip()

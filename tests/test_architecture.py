@@ -1,0 +1,98 @@
+"""The floors: a module imports only from floors below its own, and its own package."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "svfseg"
+FLOORS = {
+    "__init__": 0, "config": 0,
+    "svf": 1, "metrics": 1, "functional": 1,
+    "models": 2, "data": 2,
+    "tuning": 3, "checkpoint": 3, "runtime": 3,
+    "train": 4, "evaluate": 4, "predict": 4, "published": 4,
+    "progress": 5, "demo": 5,
+    "cli": 6, "__main__": 6,
+}  # fmt: skip
+# Two modules of one floor may know each other only in this direction.
+BESIDE = {
+    ("train", "evaluate"),
+    ("checkpoint", "tuning"),
+    ("demo", "progress"),
+    ("__main__", "cli"),
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms of this package that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [f"{node.module}.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "svfseg":
+                inside = len(parts) > 1 and parts[1] in FLOORS
+                found.add(parts[1] if inside else "__init__")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=str)
+def test_no_arrow_climbs(path: Path) -> None:
+    own = room(path)
+    assert own in FLOORS, f"{own} has no floor: give it one here and in docs/architecture.md"
+    for other in imported(path) - {own}:
+        allowed = FLOORS[other] < FLOORS[own] or (own, other) in BESIDE
+        assert allowed, f"{path.name} (floor {FLOORS[own]}) imports {other} ({FLOORS[other]})"
+
+
+def test_the_method_imports_only_torch_and_safetensors() -> None:
+    for path in (SOURCE / "svf").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                top = str(module).split(".")[0]
+                assert top in {"torch", "safetensors", "svfseg"} | sys.stdlib_module_names, path
+
+
+@pytest.mark.parametrize(
+    "code", ["import svfseg.config", "from svfseg.cli import main; main(['-h'])"]
+)
+def test_settings_and_help_load_no_torch(code: str) -> None:
+    script = (
+        f"{code}\nimport sys\nassert 'torch' not in sys.modules\nassert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"]])
+def test_help_needs_no_torch_and_is_quick(words: list[str]) -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "svfseg", *words],
+            capture_output=True,
+            text=True,
+        )
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        assert "torch" not in done.stderr
+    assert min(times) < 2.0  # 0.5 s on an idle machine; the test machine is busy
+
+
+def test_every_public_function_and_class_has_a_docstring_and_no_file_is_huge() -> None:
+    for path in SOURCE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) < 450, f"{path.name} holds too much"
