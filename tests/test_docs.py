@@ -1,0 +1,73 @@
+"""What the documents print runs as printed, and its figures are those of the results."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (path.name, block)
+        for path in DOCUMENTS
+        for block in re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(("name", "block"), blocks("python"))
+def test_python_blocks_run(name: str, block: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_in_the_documents_exist() -> None:
+    from svfseg.cli import COMMANDS
+
+    words = {
+        word
+        for path in DOCUMENTS
+        for word in re.findall(r"^\s*(?:\$ )?svfseg ([a-z-]+)", path.read_text(), re.MULTILINE)
+    }
+    assert words
+    assert words <= set(COMMANDS)
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()):
+        assert f"\n{target}:" in makefile
+
+
+def test_links_and_pictures_are_there() -> None:
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", path.read_text()):
+            target = link[0] or link[1]
+            assert target.startswith("http") or (path.parent / target).exists(), (path.name, target)
+
+
+def test_the_readmes_table_is_made_from_the_results() -> None:
+    sys.path.insert(0, str(ROOT / "results"))
+    try:
+        import pascal5i_reduced
+    finally:
+        sys.path.remove(str(ROOT / "results"))
+    assert pascal5i_reduced.table() in (ROOT / "README.md").read_text()
+
+
+def test_every_result_row_has_its_command_and_setting() -> None:
+    rows = list(csv.DictReader((ROOT / "results" / "pascal5i_reduced.csv").open()))
+    assert {(row["strategy"], row["seed"]) for row in rows} == {
+        (strategy, seed) for strategy in ("frozen", "svf") for seed in ("321", "510")
+    }
+    for row in rows:
+        assert row["command"].startswith(
+            f"svfseg train configs/pascal5i_reduced/{row['strategy']}.yaml"
+        )
+        assert row["episodes"] == "1000"
+        classes = [float(row[c]) for c in ("aeroplane", "bicycle", "bird", "boat", "bottle")]
+        assert sum(classes) / 5 == pytest.approx(float(row["miou"]), abs=0.02)
