@@ -11,9 +11,7 @@ def test_masked_average_pooling_by_loops() -> None:
     assert found.shape == (2, 3, 1, 1)
     for b in range(2):
         for c in range(3):
-            total = sum(
-                features[b, c, y, x] * mask[b, 0, y, x] for y in range(4) for x in range(5)
-            )
+            total = sum(features[b, c, y, x] * mask[b, 0, y, x] for y in range(4) for x in range(5))
             expected = total / (mask[b].sum() + 5e-4)
             assert torch.isclose(found[b, c, 0, 0], expected)
 

@@ -82,7 +82,9 @@ def test_learning_lowers_the_loss_and_moves_only_what_the_strategy_tunes(
     data: Path, tmp_path: Path
 ) -> None:
     losses: list[float] = []
-    config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=30, batch=2))
+    config = config_of(
+        data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=40, batch=2, clip=1.0)
+    )
     config = replace(
         config,
         selection=SelectionConfig(on="last", every=100),

@@ -71,7 +71,9 @@ def test_episode_rules(seed: int, index: int, shot: int, in_order: bool) -> None
 def test_training_passes_over_every_image_in_a_new_order() -> None:
     source = base_split(made_index(), 0)
     count = len(source.queries)
-    passes = [[draw_episode(source, 1, 3, p * count + i).query for i in range(count)] for p in (0, 1)]
+    passes = [
+        [draw_episode(source, 1, 3, p * count + i).query for i in range(count)] for p in (0, 1)
+    ]
     assert sorted(passes[0]) == sorted(passes[1]) == sorted(source.queries)
     assert passes[0] != passes[1]
 

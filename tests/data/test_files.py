@@ -117,7 +117,12 @@ def test_folder_problems_are_reported_together(tmp_path: Path) -> None:
     write_mask(root / "masks" / "c4_0.png", strange)
     with pytest.raises(ValueError, match="4 files in") as caught:
         folder(root)
-    for part in ("c1_0.png", "c2_0.jpg", "c3_0.jpg is 48x40, its mask 4x4", "c4_0.png holds ids [9]"):
+    for part in (
+        "c1_0.png",
+        "c2_0.jpg",
+        "c3_0.jpg is 48x40, its mask 4x4",
+        "c4_0.png holds ids [9]",
+    ):
         assert part in str(caught.value)
 
 
@@ -146,7 +151,9 @@ def test_stickers_are_deterministic_and_exact() -> None:
         assert set(np.unique(sample.mask)) <= set(range(21))
         assert (again.load(i).image == sample.image).all()
         assert (again.load(i).mask == sample.mask).all()
-        assert index.pixels[i] == {int(c): int((sample.mask == c).sum()) for c in np.unique(sample.mask) if c}
+        assert index.pixels[i] == {
+            int(c): int((sample.mask == c).sum()) for c in np.unique(sample.mask) if c
+        }
     assert any((other.load(i).image != index.load(i).image).any() for i in range(3))
     assert any((test.load(i).image != index.load(i).image).any() for i in range(3))
     with pytest.raises(ValueError, match="at least 1 image"):

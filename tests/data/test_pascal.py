@@ -20,7 +20,8 @@ def test_folds_are_contiguous_and_cover_every_class() -> None:
 
 def test_area_rule_at_its_edge(tmp_path: Path) -> None:
     root = voc_tree(
-        tmp_path, {"below": rectangle(1, 2047), "at": rectangle(1, 2048), "other": rectangle(6, 4000)}
+        tmp_path,
+        {"below": rectangle(1, 2047), "at": rectangle(1, 2048), "other": rectangle(6, 4000)},
     )
     index = pascal5i(root, ["val"])
     assert [p.get(1) for p in index.pixels] == [2047, 2048, None]

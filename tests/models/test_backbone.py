@@ -83,7 +83,8 @@ def test_dilation_habits() -> None:
     assert dilations("stepwise") == [[1] + [2] * 5, [2, 4, 4]]
     reference = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True])
     expected = [
-        [block.conv2.dilation[0] for block in stage] for stage in (reference.layer3, reference.layer4)
+        [block.conv2.dilation[0] for block in stage]
+        for stage in (reference.layer3, reference.layer4)
     ]
     assert dilations("stepwise") == expected
 
@@ -175,7 +176,10 @@ def test_weight_files_that_do_not_fit_name_the_first_keys(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="has the unknown strange.weight"):
         build({**good, "strange.weight": torch.zeros(1)})
     (tmp_path / "text.pth").write_text("not weights")
-    for path, message in ((tmp_path / "text.pth", "not a weight file"), (tmp_path / "no", "no weight")):
+    for path, message in (
+        (tmp_path / "text.pth", "not a weight file"),
+        (tmp_path / "no", "no weight"),
+    ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             build_backbone(BackboneConfig("test_resnet", str(path)))
 

@@ -95,7 +95,9 @@ def test_every_trained_parameter_gets_a_gradient(head: str, strategy: str) -> No
     query, support, mask = episode()
     Objective(model, 1.0)(query, support, mask, mask[:, 0]).backward()
     missing = [
-        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.any())
     ]
     # an inner ReLU of a tiny random network may be shut; nothing else may miss
     assert not [n for n in missing if "backbone" not in n]
@@ -104,7 +106,9 @@ def test_every_trained_parameter_gets_a_gradient(head: str, strategy: str) -> No
     trained = {id(p) for p in (*head_parameters, *tuned)}
     assert all(p.grad is None for p in model.parameters() if id(p) not in trained)
     if strategy == "svf":
-        assert {n.rpartition(".")[2] for n, p in model.backbone.named_parameters() if p.requires_grad} == {"s"}
+        assert {
+            n.rpartition(".")[2] for n, p in model.backbone.named_parameters() if p.requires_grad
+        } == {"s"}
         with torch.inference_mode():
             factored = model(query, support, mask)
             merge_svf(model.backbone)
