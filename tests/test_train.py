@@ -293,3 +293,39 @@ def test_batches_score_like_single_episodes(data: Path, tmp_path: Path) -> None:
     ]
     for other in scores[1:]:
         assert other["miou"] == pytest.approx(scores[0]["miou"], abs=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_two_processes_train_what_one_trains(data: Path, tmp_path: Path, precision: str) -> None:
+    """Launched by torchrun on two CPU processes: the same episodes, halved and averaged."""
+    import os
+    import subprocess
+    import sys
+
+    from svfseg.config import write_config
+
+    selection = SelectionConfig(on="last", every=10)
+    config = config_of(data, tmp_path / "two", "svf", precision=precision, selection=selection)
+    config = replace(config, model=replace(config.model, dropout=0.0))
+    write_config(tmp_path / "config.yaml", config)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    done = subprocess.run(
+        [*launch, "-m", "svfseg", "train", str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    train(replace(config, out=str(tmp_path / "one")))
+    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
+    off = max(float((one[k].float() - two[k].float()).abs().max()) for k in one)
+    assert off < (1e-3 if precision == "no" else 2e-2)
+    fresh = config_of(data, tmp_path / "none", "svf").optim
+    assert json.loads((tmp_path / "two/last/checkpoint.json").read_text())["step"] == fresh.steps

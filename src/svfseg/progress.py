@@ -26,7 +26,7 @@ class _Bar:
         self.label = label
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),

@@ -96,6 +96,8 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     elif (run / "config.yaml").exists():
         raise ValueError(f"{run} holds a run already: choose another --out, or give --resume")
     accelerator = make_accelerator(config.device, config.precision)
+    if not accelerator.is_main_process:
+        report = None
     train_split, held_out = build_splits(config.data)
     train_split.require(config.shot)
     source, episodes = selection_episodes(config, held_out)

@@ -55,7 +55,7 @@ def stickers(seed: int, count: int, part: str) -> Index:
 
 
 def _compose(key: tuple[int, int, int]) -> Sample:
-    """One scene: a crop of a photograph, one to three stickers of classes, up to two others."""
+    """One scene: a crop of a photograph, one or two stickers of classes, perhaps another."""
     rng = np.random.default_rng(key)
     photos = _photographs()
     canvas = _crop(photos[rng.integers(len(photos))], rng)
@@ -63,9 +63,9 @@ def _compose(key: tuple[int, int, int]) -> Sample:
     codes = list(CLASSES.values())
     # scenes keep to one fold's kind, so that leaving out novel classes leaves most scenes
     kind = int(rng.integers(4))
-    wanted = [int(i) + 5 * kind for i in rng.integers(5, size=rng.integers(1, 4))]
+    wanted = [int(i) + 5 * kind for i in rng.integers(5, size=rng.integers(1, 3))]
     pasted = [(codes[i], i + 1) for i in wanted]
-    pasted += [(DISTRACTORS[i], 0) for i in rng.integers(len(DISTRACTORS), size=rng.integers(3))]
+    pasted += [(DISTRACTORS[i], 0) for i in rng.integers(len(DISTRACTORS), size=rng.integers(2))]
     for position in rng.permutation(len(pasted)):
         code, class_id = pasted[position]
         sticker = _placed(_emoji(code), rng)
@@ -79,7 +79,7 @@ def _compose(key: tuple[int, int, int]) -> Sample:
 
 
 def _placed(sticker: Image.Image, rng: np.random.Generator) -> Image.Image:
-    side = int(rng.uniform(55, 150))
+    side = int(rng.uniform(100, 220))
     sticker = sticker.resize((side, side), Image.Resampling.BICUBIC)
     if rng.random() < 0.5:
         sticker = sticker.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,5 +1,6 @@
 """Pre-trained networks as five named stages, layer0 to layer4, at a chosen output stride."""
 
+import difflib
 import importlib
 import itertools
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from svfseg.config import BackboneConfig, nearest
+from svfseg.config import BackboneConfig
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -158,10 +159,9 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         return BACKBONES[config.name](config)
     if timm.is_model(config.name):
         return _timm(config)
-    known = [*BACKBONES, *timm.list_models()]
-    close = nearest(config.name, known) if len(known) < 50 else ""
-    close = close or nearest(config.name, known).partition("expected")[0]
-    raise ValueError(f"unknown backbone {config.name}{close if 'mean' in close else ''}")
+    close = difflib.get_close_matches(config.name, [*BACKBONES, *timm.list_models()], 1, 0.5)
+    advice = f"did you mean {close[0]}?" if close else "expected a name of svfseg or of timm"
+    raise ValueError(f"unknown backbone {config.name}: {advice}")
 
 
 def dilate(stage: nn.Module, previous: int, rate: int, habit: str) -> None:
