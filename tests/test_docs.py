@@ -34,7 +34,7 @@ def test_commands_in_the_documents_exist() -> None:
     words = {
         word
         for path in DOCUMENTS
-        for word in re.findall(r"^\s*(?:\$ )?svfseg ([a-z-]+)", path.read_text(), re.MULTILINE)
+        for word in re.findall(r"^    svfseg ([a-z-]+)", path.read_text(), re.MULTILINE)
     }
     assert words
     assert words <= set(COMMANDS)

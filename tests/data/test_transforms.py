@@ -88,7 +88,8 @@ def test_augmentation_keeps_sizes_values_and_choices(
 ) -> None:
     image = torch.rand(3, height, width) * 255
     mask = torch.zeros(height, width, dtype=torch.uint8)
-    mask[5:15, 5:15] = 1
+    rows, columns = height // 2, width // 2
+    mask[rows - 4 : rows + 4, columns - 4 : columns + 4] = 1
 
     def run() -> tuple[torch.Tensor, torch.Tensor]:
         return augment(image, mask, size, (0.9, 1.1), fit, np.random.default_rng(seed))
