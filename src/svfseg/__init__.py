@@ -5,7 +5,23 @@ and prediction on your own images (`Predictor`). Names load what they need on fi
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see of the names below
+    from svfseg.config import EvalConfig, TrainConfig
+    from svfseg.evaluate import evaluate
+    from svfseg.models import build_backbone, build_model
+    from svfseg.predict import Predictor
+    from svfseg.svf import (
+        apply_svf,
+        load_adapter,
+        merge_svf,
+        plan_svf,
+        save_adapter,
+        svf_parameters,
+        svf_summary,
+    )
+    from svfseg.train import train
 
 __version__ = "0.1.0"
 
@@ -25,7 +41,23 @@ _HOMES = {
     "TrainConfig": "svfseg.config",
     "EvalConfig": "svfseg.config",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = [
+    "EvalConfig",
+    "Predictor",
+    "TrainConfig",
+    "__version__",
+    "apply_svf",
+    "build_backbone",
+    "build_model",
+    "evaluate",
+    "load_adapter",
+    "merge_svf",
+    "plan_svf",
+    "save_adapter",
+    "svf_parameters",
+    "svf_summary",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
