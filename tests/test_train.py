@@ -151,6 +151,23 @@ def test_resume_and_restart_guard_what_is_there(data: Path, tmp_path: Path) -> N
         train(replace(config, seed=5), resume=True)
 
 
+def test_a_run_that_stopped_before_its_first_checkpoint_can_be_started_again(
+    data: Path, tmp_path: Path
+) -> None:
+    config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=25, batch=1))
+    config = replace(config, selection=SelectionConfig(every=25, episodes=2))
+
+    def stop(report: dict) -> None:
+        if report["step"] == 21:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, report=stop)
+    run = train(config)
+    steps = [json.loads(x)["step"] for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [20, 25]
+
+
 def test_packaged_weights_are_not_copied_into_the_run(data: Path, tmp_path: Path) -> None:
     """With weights that can be found again a run holds the head, and s as an adapter."""
     config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.01, steps=1, batch=2))

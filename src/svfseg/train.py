@@ -93,7 +93,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     check(config)
     if resume:
         _same_settings(run, config)
-    elif (run / "config.yaml").exists():
+    elif any((run / name).exists() for name in ("best", "last")):
         raise ValueError(f"{run} holds a run already: choose another --out, or give --resume")
     accelerator = make_accelerator(config.device, config.precision)
     if not accelerator.is_main_process:
@@ -130,7 +130,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     if resume:  # after all that draws random numbers
         set_random_state(state["random"])
 
-    def keep(step: int, loss: float) -> None:
+    def keep(step: int) -> None:
         """Evaluate, and write the last and perhaps the best checkpoint."""
         nonlocal best
         info: dict[str, Any] = {"step": step, "selected_on": config.selection.on}
@@ -200,7 +200,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         if report is not None:
             report({"step": step, "steps": config.optim.steps, "loss": value, "speed": speed})
         if step % config.selection.every == 0 or step == config.optim.steps:
-            keep(step, value)
+            keep(step)
     accelerator.end_training()
     return run
 
