@@ -111,6 +111,8 @@ def test_predict_writes_masks_of_the_querys_size(home: Path, tmp_path: Path) -> 
     big = tmp_path / "big.jpg"
     Image.open(data / "images" / "c1_1.jpg").resize((301, 203)).save(big)
     words = ["predict", str(home / "run"), "--out", str(out)]
+    words += ["--support", str(data / "images/c1_2.jpg"), str(data / "images/c1_3.jpg")]
+    words += ["--mask", str(data / "masks/c1_2.png"), str(data / "masks/c1_3.png")]
     for i in range(2):
         words += [
             "--support",
@@ -121,7 +123,7 @@ def test_predict_writes_masks_of_the_querys_size(home: Path, tmp_path: Path) -> 
     assert main([*words, "--query", str(big), str(data / "images/c2_0.jpg")]) == 0
     assert sorted(p.name for p in out.iterdir()) == [
         "big.png", "big_overlay.jpg", "c2_0.png", "c2_0_overlay.jpg",
-        "support_1_overlay.jpg", "support_2_overlay.jpg",
+        *(f"support_{i}_overlay.jpg" for i in range(1, 5)),
     ]  # fmt: skip
     mask = np.asarray(Image.open(out / "big.png"))
     assert mask.shape == (203, 301)
@@ -155,6 +157,8 @@ def test_predict_refuses_bad_input(
     assert "1 --support and 0 --mask" in fails(capsys, "predict", home / "run", "--support", image)
     both = ["predict", home / "run", "--support", image, "--mask", mask]
     assert "no --query" in fails(capsys, *both)
+    assert "is a folder" in fails(capsys, *both, "--query", home)
+    assert "device is gpu" in fails(capsys, *both, "--query", image, "--device", "gpu")
     assert "would overwrite" in fails(capsys, *both, "--query", image, image)
     assert not out.exists()
 

@@ -45,17 +45,18 @@ class PredictArguments:
 
     run: Positional[Path]
     """A folder that train or import-checkpoint wrote."""
-    support: UseAppendAction[tuple[Path, ...]] = ()
-    """An image with the class; repeat for more."""
-    mask: UseAppendAction[tuple[Path, ...]] = ()
-    """Its mask, in the same order: any value but 0 is the class."""
+    support: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
+    """Images with the class: one or more, and the option may be repeated."""
+    mask: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
+    """Their masks, in the same order: any value but 0 is the class."""
     query: tuple[Path, ...] = ()
     """Images to outline the class in."""
     out: Path = Path("predictions")
     """Folder for NAME.png (0 and 255) and NAME_overlay.jpg, and the supports' own overlays."""
     class_id: int | None = None
     """Which value of the masks is the class, where they hold several."""
-    device: str = "cpu"
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def run_train(arguments: Sequence[str]) -> None:
     from svfseg.progress import TrainProgress
     from svfseg.train import train
 
+    print("reading the data, building the network", file=sys.stderr)
     with TrainProgress() as progress:
         run = train(parsed.config, parsed.resume, progress)
     print(f"wrote {run}: score it with  svfseg eval {run}")
@@ -161,10 +163,12 @@ def run_eval(arguments: Sequence[str]) -> None:
 def run_predict(arguments: Sequence[str]) -> None:
     """Run ``svfseg predict RUN --support IMG --mask MASK --query IMG ... --out DIR``."""
     parsed = _parse(PredictArguments, "predict", arguments)
-    if not parsed.support or len(parsed.support) != len(parsed.mask):
+    supports = [path for group in parsed.support for path in group]
+    marks = [path for group in parsed.mask for path in group]
+    if not supports or len(supports) != len(marks):
         raise ValueError(
-            f"found {len(parsed.support)} --support and {len(parsed.mask)} --mask: give at least "
-            "one image with the class, and one mask for each"
+            f"found {len(supports)} --support and {len(marks)} --mask: give at least one image "
+            "with the class, and one mask for each"
         )
     if not parsed.query:
         raise ValueError("no --query: give the images to outline the class in")
@@ -173,11 +177,13 @@ def run_predict(arguments: Sequence[str]) -> None:
 
     from svfseg.data.images import overlay, read_binary_mask, read_image
     from svfseg.predict import Predictor
+    from svfseg.runtime import make_accelerator
 
-    images = [read_image(path) for path in parsed.support]
-    masks = [read_binary_mask(path, parsed.class_id) for path in parsed.mask]
+    images = [read_image(path) for path in supports]
+    masks = [read_binary_mask(path, parsed.class_id) for path in marks]
     queries = [read_image(path) for path in parsed.query]  # all of them before the first is written
-    predictor = Predictor.from_run(parsed.run, parsed.device).set_support(images, masks)
+    device = str(make_accelerator(parsed.device).device)
+    predictor = Predictor.from_run(parsed.run, device).set_support(images, masks)
     parsed.out.mkdir(parents=True, exist_ok=True)
     for number, (image, mask) in enumerate(zip(images, masks, strict=True), start=1):
         Image.fromarray(overlay(image, mask)).save(parsed.out / f"support_{number}_overlay.jpg")
@@ -286,7 +292,8 @@ def run_demo(arguments: Sequence[str]) -> None:
     from svfseg.demo import demo
 
     page = demo(parsed.out, parsed.steps, parsed.episodes, parsed.seed)
-    print(f"open {page}")
+    print(f"the page is {page}; to predict with what it trained:")
+    print(f"  svfseg predict {parsed.out}/svf --support IMG --mask MASK --query IMG --out found")
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
@@ -359,7 +366,7 @@ def _overview() -> str:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}"
+        return f"{error.strerror}{where}: check the path, its permissions and the space on the disk"
     return " ".join(str(error).split()) or type(error).__name__
 
 

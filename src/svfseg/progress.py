@@ -1,6 +1,8 @@
 """What a person sees while something runs, and the tables after it."""
 
 import io
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -35,19 +37,27 @@ class _Bar:
             console=Console(stderr=True),
         )
         self._task: TaskID | None = None
+        self._start = 0.0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._task is not None:
+        if self._bar.live.is_started:
             self._bar.stop()
 
     def _show(self, done: int, total: int, note: str) -> None:
         if self._task is None:
-            self._bar.start()
+            self._start = time.perf_counter()
+            if self._bar.console.is_terminal:
+                self._bar.start()
             self._task = self._bar.add_task(self.label, total=total, note="")
         self._bar.update(self._task, completed=done, total=total, note=note)
+        tenth = max(1, total // 10)
+        if not self._bar.console.is_terminal and (done % tenth == 0 or done == total):
+            left = (time.perf_counter() - self._start) / done * (total - done)
+            text = f"{self.label}: {done} of {total}, {left:.0f} s left, {note}"
+            print(text.rstrip(", "), file=sys.stderr, flush=True)
 
 
 class TrainProgress(_Bar):
@@ -59,7 +69,7 @@ class TrainProgress(_Bar):
     def __call__(self, report: dict[str, Any]) -> None:
         """Take a report of `svfseg.train.train`."""
         if "loss" in report:
-            note = f"loss {report['loss']:.3f}  {report['speed']:.1f} episodes/s"
+            note = f"loss {report['loss']:.3f} {report['speed']:.1f} ep./s"
             self._show(report["step"], report["steps"], note)
         elif "miou" in report:
             best = ", the best so far" if report["best"] else ""

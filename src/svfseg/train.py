@@ -241,8 +241,9 @@ def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, lis
     images = {c: i for c, i in held_out.images.items() if len(i) > config.shot}
     if not images:
         raise ValueError(
-            f"{held_out.index.name} holds out too few images for {config.shot}-shot episodes: "
-            "raise data.validation_fraction, or set selection.on to last"
+            f"{held_out.index.name} holds out {len(held_out.queries)} images, too few for "
+            f"{config.shot}-shot episodes of any class: raise --data.validation-fraction, or do "
+            "not choose a checkpoint (--selection.on last)"
         )
     queries = {i for found in images.values() for i in found}
     source = Split(

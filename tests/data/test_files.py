@@ -49,8 +49,11 @@ def test_truncated_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "half.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="damaged image"):
         read_image(tmp_path / "half.jpg")
-    with pytest.raises(ValueError, match="not an image"):
+    with pytest.raises(ValueError, match="is a folder"):
         read_image(tmp_path)
+    Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="scale it to 8 bits"):
+        read_image(tmp_path / "deep.png")
 
 
 def test_binary_masks_of_users(tmp_path: Path) -> None:
@@ -78,7 +81,8 @@ def test_overlay_tints_inside_only() -> None:
     mask = np.zeros((60, 60), np.uint8)
     mask[20:40, 20:40] = 1
     tinted = overlay(image, mask)
-    assert (tinted[mask == 0] == 100).all()
+    assert (tinted[:15] == 100).all()
+    assert (tinted[19, 20:40] == 255).all()
     assert (tinted[mask == 1] != 100).any(axis=-1).all()
     with pytest.raises(ValueError, match=r"it: the image is 60x60, its mask 5x4"):
         check_same_size(image, np.zeros((4, 5), np.uint8), "it")

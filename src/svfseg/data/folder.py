@@ -23,7 +23,7 @@ def folder(root: str | Path) -> Index:
     if not (root / "classes.txt").is_file():
         raise FileNotFoundError(
             f"no classes.txt in {root}: expected images/, masks/ and classes.txt with one class a "
-            "line; set data.root"
+            "line; set --data.root"
         )
     lines = (root / "classes.txt").read_text().splitlines()
     classes = tuple(line.strip() for line in lines if line.strip())

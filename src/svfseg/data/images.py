@@ -15,9 +15,13 @@ def read_image(path: str | Path) -> Array:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image, or a damaged one.
+        ValueError: not an image, a damaged one, or one of more than 8 bits a channel.
     """
     with _open(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"{path} has 16 or 32 bits a pixel (mode {image.mode}): scale it to 8 bits first"
+            )
         try:
             return np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
@@ -77,7 +81,7 @@ def check_same_size(image: Array, mask: Array, what: str) -> None:
 
 
 def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 32)) -> Array:
-    """An image with a mask laid over it: tinted inside, a line along the edge.
+    """An image with a mask laid over it: tinted inside, a white line around it.
 
     Args:
         image: (height, width, 3).
@@ -85,10 +89,13 @@ def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 3
         color: of the tint.
     """
     inside = mask.astype(bool)
-    edge = inside & ~_eroded(inside, max(1, min(mask.shape) // 150))
+    width = max(1, min(mask.shape) // 150)
+    edge = inside & ~_eroded(inside, width)
+    around = ~inside & ~_eroded(~inside, width)  # white, so that red shows on red
     tinted: npt.NDArray[np.float32] = image.astype(np.float32)
     tinted[inside] = 0.55 * tinted[inside] + 0.45 * np.asarray(color, np.float32)
     tinted[edge] = color
+    tinted[around] = 255
     return np.asarray(tinted, np.uint8)
 
 
@@ -107,7 +114,9 @@ def _open(path: str | Path) -> Any:
         return Image.open(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no image at {path}") from None
-    except (UnidentifiedImageError, IsADirectoryError) as error:
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder: expected an image file") from None
+    except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image that can be read") from error
     except PermissionError:
         raise

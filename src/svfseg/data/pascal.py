@@ -68,7 +68,7 @@ def mask_folder(root: Path) -> Path:
             return root / name
     raise FileNotFoundError(
         f"no VOC2012 at {root or '(empty path)'}: expected a folder with JPEGImages, ImageSets and "
-        "SegmentationClassAug; set data.root"
+        "SegmentationClassAug; set --data.root"
     )
 
 

@@ -20,7 +20,7 @@ CROP_KEEPS = 0.85
 
 def to_tensor(image: Array) -> Tensor:
     """(height, width, 3) uint8 -> (3, height, width) float32 in 0 to 255."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
+    return torch.from_numpy(image.transpose(2, 0, 1).copy()).float()
 
 
 def class_mask(mask: Array, class_id: int) -> Tensor:

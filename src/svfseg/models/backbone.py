@@ -198,8 +198,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a weight file that can be read safely: {first}") from error
+        raise ValueError(
+            f"{path} is not a weight file that can be read safely ({type(error).__name__}): "
+            "expected a state dict as .pth or .safetensors"
+        ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
