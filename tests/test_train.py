@@ -248,7 +248,7 @@ def test_schedules() -> None:
 
 
 def test_rates_are_logged_as_the_schedule_says(data: Path, tmp_path: Path) -> None:
-    """A true cosine, built once: it ends at zero (method.md C1)."""
+    """A true cosine, built once: it ends at zero."""
     config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=40, batch=1))
     run = train(replace(config, selection=SelectionConfig(on="last", every=50)))
     lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]

@@ -135,7 +135,7 @@ def test_verify_names_every_problem(tmp_path: Path) -> None:
 
 @pytest.mark.shared
 def test_counts_of_the_true_benchmark(voc: Path) -> None:
-    """Images of the complete val list by fold, as published (protocol.md 3.1)."""
+    """Images of the complete val list by fold, as published."""
     index = pascal5i(voc, ["val"])
     assert len(index.items) == 1449
     assert [len(novel_split(index, f).queries) for f in range(4)] == [364, 445, 592, 336]

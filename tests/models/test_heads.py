@@ -41,7 +41,7 @@ def test_logits_have_the_querys_size(head: str, size: int) -> None:
 
 @every_head
 def test_shots_are_averaged_not_summed(head: str) -> None:
-    """Five copies of one support say what one says (method.md C10), with the same weights."""
+    """Five copies of one support say what one says, with the same weights."""
     model = tiny(head)
     query, support, mask = episode()
     with torch.inference_mode():
@@ -89,7 +89,7 @@ def test_items_of_a_batch_do_not_mix(head: str) -> None:
 @every_head
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_trained_parameter_gets_a_gradient(head: str, strategy: str) -> None:
-    """Head, both reductions (method.md C2) and what the strategy tunes, down to layer4's s."""
+    """Head, both reductions and what the strategy tunes, down to layer4's s."""
     model = tiny(head)
     head_parameters, tuned = tune(model, TuningConfig(strategy=strategy))
     query, support, mask = episode()
@@ -142,7 +142,7 @@ def test_pfenet_adds_its_auxiliary_losses() -> None:
 
 
 def test_published_sizes() -> None:
-    """Trainable parameters of the heads at full size (protocol.md 3.9, method.md 5)."""
+    """Trainable parameters of the heads at full size."""
     for head, name, stride, expected in (
         ("pfenet", "resnet50_deep", 8, 10_817_034),
         ("baseline", "resnet50_deep", 8, 4_917_250),

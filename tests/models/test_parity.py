@@ -53,7 +53,7 @@ def test_same_logits_as_the_reference(parity: Path, name: str) -> None:
 
 
 def test_the_other_dilation_habit_is_another_network(parity: Path) -> None:
-    """The parity test would notice a wrong habit (method.md C5)."""
+    """The parity test would notice a wrong habit."""
     config = ModelConfig(
         head="baseline", backbone=BackboneConfig("resnet50_deep", "none", 8, "uniform")
     )

@@ -241,7 +241,10 @@ def test_attention_reads_the_recomposed_weight() -> None:
 
 
 def test_summary_prints_a_table() -> None:
-    text = str(apply_svf(small()))
+    summary = apply_svf(small())
+    assert [row.rank for row in summary] == [8, 4]
+    assert len(summary) == 2
+    text = str(summary)
     lines = text.splitlines()
     assert lines[0].split() == ["layer", "type", "weight", "groups", "rank", "trained"]
     assert lines[1].split() == ["0", "Conv2d", "8x3x3x3", "1", "8", "8"]

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -52,6 +52,12 @@ class Summary:
     def trained(self) -> int:
         """Number of trained values in all layers."""
         return sum(layer.trained for layer in self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[LayerSummary]:
+        return iter(self.layers)
 
     def __str__(self) -> str:
         head = ("layer", "type", "weight", "groups", "rank", "trained")
