@@ -41,7 +41,7 @@ def test_base_only_drops_any_novel_pixel_even_tiny_ones(tmp_path: Path) -> None:
 
 
 def test_queries_class_may_be_tiny_supports_may_not(tmp_path: Path) -> None:
-    """A tiny object can be chosen in an image that qualified by another class (3.2)."""
+    """A tiny object can be chosen in an image that qualified by another class."""
     both = rectangle(1, 3000)
     both[70:72, 70:72] = 2
     masks = {"both": both, **{f"two{i}": rectangle(2, 3000) for i in range(3)}}
