@@ -38,7 +38,7 @@ PAGE = "demo.html"
 EXAMPLES = 10
 STRATEGIES = ("frozen", "svf")
 # The rates that the search on the reduced Pascal-5i found (results/pascal5i_reduced_search.csv).
-# The gradient is clipped, for both alike, because so short a training can stall without.
+# The gradient is clipped, for both alike: a safeguard, so short a training cannot recover.
 HEAD_RATE, TUNING_RATE = 0.03, 0.05
 
 
