@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from svfseg import __version__
-from svfseg.checkpoint import load_run, restore_model
+from svfseg.checkpoint import load_run, restore_model, run_config
 from svfseg.config import (
     BackboneConfig,
     DataConfig,
@@ -50,7 +50,6 @@ class Arm:
     run: Path
     result: dict[str, Any]
     losses: list[tuple[int, float]]
-    trained: int
     seconds: float
 
 
@@ -127,11 +126,7 @@ def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int) -> A
     seconds = time.perf_counter() - start
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    trained = 0
-    if strategy == "svf":
-        model = restore_model(folder / "best", config)
-        trained = sum(now.numel() for now, _ in singular_values(_backbone(model)).values())
-    return Arm(strategy, folder, result, losses, trained, seconds)
+    return Arm(strategy, folder, result, losses, seconds)
 
 
 def _render(arms: list[Arm], verdict: str, episodes: int, seed: int, seconds: float) -> str:
@@ -154,7 +149,7 @@ def _render(arms: list[Arm], verdict: str, episodes: int, seed: int, seconds: fl
 def _examples(arms: list[Arm], seed: int) -> list[dict[str, Any]]:
     """The first episodes of the test list, two of each class: pictures and IoUs."""
     models = [load_run(arm.run)[0] for arm in arms]
-    _, config = load_run(arms[0].run)
+    config = run_config(arms[0].run)
     source = novel_split(test_index(config.data), config.data.fold)
     drawn = draw_test_list(source, 1, seed, 100)
     each = EXAMPLES // len(source.classes)
@@ -185,11 +180,10 @@ def _examples(arms: list[Arm], seed: int) -> list[dict[str, Any]]:
 
 def _spectra(arm: Arm) -> list[dict[str, Any]]:
     """How far the singular values of each layer moved, relative to where they started."""
-    _, config = load_run(arm.run)
-    model = restore_model(arm.run / "best", config)
+    model = restore_model(arm.run / "best", run_config(arm.run))
     return [
         {"name": name, "count": now.numel(), **spectrum(now, start)._asdict()}
-        for name, (now, start) in singular_values(_backbone(model)).items()
+        for name, (now, start) in singular_values(cast(nn.Module, model.backbone)).items()
     ]
 
 
@@ -203,10 +197,6 @@ def _curves(arms: list[Arm]) -> list[dict[str, Any]]:
         end = arm.losses[-1][1] if arm.losses else float("nan")
         curves.append({"strategy": arm.strategy, "points": " ".join(points), "end": end})
     return curves
-
-
-def _backbone(model: nn.Module) -> nn.Module:
-    return cast(nn.Module, model.backbone)
 
 
 def _picture(images: torch.Tensor) -> Array:

@@ -124,7 +124,7 @@ def test_folder_problems_are_reported_together(tmp_path: Path) -> None:
     for part in (
         "c1_0.png",
         "c2_0.jpg",
-        "c3_0.jpg is 48x40, its mask 4x4",
+        "c3_0.jpg: the image is 48x40, its mask 4x4",
         "c4_0.png holds ids [9]",
     ):
         assert part in str(caught.value)

@@ -109,7 +109,7 @@ def test_broken_trees_are_explained(tmp_path: Path, breaks, message: str) -> Non
 
 
 def test_no_tree_no_fold_too_few_images(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="set data.root"):
+    with pytest.raises(FileNotFoundError, match="set --data.root"):
         pascal5i(tmp_path / "none", ["val"])
     index = pascal5i(voc_tree(tmp_path, {"a": rectangle(1, 3000)}), ["val"])
     with pytest.raises(ValueError, match="folds 0 to 3"):

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
-from svfseg.data.images import read_image, read_mask
+from svfseg.data.images import check_same_size, read_image, read_mask
 from svfseg.data.index import Index, Pixels, Sample, class_pixels
 
 IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -38,16 +38,14 @@ def folder(root: str | Path) -> Index:
     problems = []
     for path, mask_path in zip(paths, masks, strict=True):
         try:
-            mask, image = read_mask(mask_path), read_image(path)
+            mask = read_mask(mask_path)
+            check_same_size(read_image(path), mask, path.name)
         except (OSError, ValueError) as error:
             problems.append(str(error))
             continue
         counts = class_pixels(mask)
         unknown = sorted(c for c in counts if c > len(classes))
-        if image.shape[:2] != mask.shape:
-            (h, w), (mh, mw) = image.shape[:2], mask.shape
-            problems.append(f"{path.name} is {w}x{h}, its mask {mw}x{mh}")
-        elif unknown:
+        if unknown:
             problems.append(f"{mask_path.name} holds ids {unknown}, classes.txt has {len(classes)}")
         pixels.append(counts)
     if problems:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from svfseg.data.images import read_image, read_mask
+from svfseg.data.images import check_same_size, read_image, read_mask
 from svfseg.data.index import (
     Index,
     Sample,
@@ -123,12 +123,9 @@ def verify(root: str | Path, name: str) -> ListReport:
         try:
             image = read_image(root / "JPEGImages" / f"{item}.jpg")
             mask = read_mask(masks / f"{item}.png")
+            check_same_size(image, mask, item)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-            continue
-        if image.shape[:2] != mask.shape:
-            (h, w), (mh, mw) = image.shape[:2], mask.shape
-            problems.append(f"{item}: the image is {w}x{h}, its mask {mw}x{mh}")
             continue
         counts = class_pixels(mask)
         unknown = sorted(set(counts) - set(range(1, len(CLASSES) + 1)))
