@@ -40,11 +40,10 @@ def config_of(strategy: str, root: str, out: Path) -> tuple[TrainConfig, str]:
 
 
 def search(root: str, runs: Path) -> None:
-    best = HEAD_RATES[0]
     scores: dict[float, float] = {}
     for rate in HEAD_RATES:
         scores[rate] = search_run("frozen", root, runs, rate, None)
-        best = max(scores, key=lambda r: scores[r])
+    best = max(scores, key=lambda r: scores[r])
     for rate in TUNING_RATES:
         search_run("svf", root, runs, best, rate)
 
