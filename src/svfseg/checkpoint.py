@@ -30,7 +30,7 @@ from svfseg.models import Backbone, build_model
 from svfseg.svf import load_adapter, merge_svf, save_adapter
 from svfseg.svf.files import replace_folder
 from svfseg.svf.layers import factored_layers
-from svfseg.tuning import tune
+from svfseg.tuning import make_lean, tune
 
 FORMAT = 1
 ADAPTER = "adapter"
@@ -129,6 +129,7 @@ def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
     if _has_adapter(config):
         backbone.requires_grad_(False)
         load_adapter(backbone, folder / ADAPTER)
+        make_lean(backbone, config.tuning)
     else:
         tune(model, config.tuning)
     path = folder / "model.safetensors"

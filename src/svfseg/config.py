@@ -91,6 +91,8 @@ class TuningConfig:
     """svf: letters of the factors that train: S, U, V."""
     scale: Literal["direct", "relative"] = "direct"
     """svf: train s itself, or a gain on it."""
+    route: Literal["auto", "factored", "recomposed", "differentiable"] = "auto"
+    """svf: how the layers compute: auto counts multiplications for each layer and input."""
     lr: float = 0.0015
     """Learning rate of the tuned backbone weights."""
     weight_decay: float = 0.0

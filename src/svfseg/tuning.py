@@ -8,7 +8,7 @@ from torch import nn
 
 from svfseg.config import TuningConfig, nearest
 from svfseg.models import Backbone
-from svfseg.svf import apply_svf
+from svfseg.svf import apply_svf, fuse, set_route
 
 
 def stages_pattern(stages: tuple[int, ...]) -> str:
@@ -29,6 +29,14 @@ def frozen(backbone: Backbone, config: TuningConfig) -> None:
 def svf(backbone: Backbone, config: TuningConfig) -> None:
     """Singular values of the stages' convolutions (Sun et al., NeurIPS 2022)."""
     apply_svf(backbone, stages_pattern(config.stages), train=config.train, scale=config.scale)
+    make_lean(backbone, config)
+
+
+def make_lean(backbone: nn.Module, config: TuningConfig) -> None:
+    """Let factored layers compute by the config's route, and fold what is frozen behind them."""
+    set_route(backbone, config.route)
+    if config.route != "differentiable":
+        fuse(backbone)
 
 
 def full(backbone: Backbone, config: TuningConfig) -> None:

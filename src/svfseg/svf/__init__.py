@@ -15,6 +15,8 @@ from svfseg.svf.apply import (
     svf_summary,
 )
 from svfseg.svf.factorize import Factors, Spectrum, factorize, recompose, spectrum
+from svfseg.svf.fusion import fuse, unfuse
+from svfseg.svf.layers import set_route
 
 __all__ = [
     "Factors",
@@ -22,13 +24,16 @@ __all__ = [
     "Summary",
     "apply_svf",
     "factorize",
+    "fuse",
     "load_adapter",
     "merge_svf",
     "plan_svf",
     "recompose",
     "save_adapter",
+    "set_route",
     "singular_values",
     "spectrum",
     "svf_parameters",
     "svf_summary",
+    "unfuse",
 ]

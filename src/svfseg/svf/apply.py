@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from svfseg.svf.factorize import Factors
+from svfseg.svf.fusion import unfuse
 from svfseg.svf.layers import (
     SCALES,
     SUBSPACES,
@@ -203,7 +204,9 @@ def merge_svf(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: the model has no factored layer.
     """
-    for _, layer in list(_require_factored(model)):
+    layers = _require_factored(model)
+    unfuse(model)
+    for _, layer in layers:
         uninstall(layer)
     return model
 

@@ -14,6 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svfseg.svf.factorize import Factors, factorize, recompose, unfold
+from svfseg.svf.routes import (
+    ROUTES,
+    Factored,
+    Geometry,
+    Route,
+    along_channels,
+    autocast_device,
+    expand,
+    multiplications,
+    positions,
+    precise,
+    project,
+    run_plain,
+)
 
 Scale = Literal["direct", "relative"]
 SCALES: tuple[Scale, ...] = ("direct", "relative")
@@ -23,8 +37,6 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SUPPORTED: tuple[type[nn.Module], ...] = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
 
-_CONV_OPS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED_OPS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -48,6 +60,10 @@ class FactoredLayer(nn.Module):
     svf_fingerprint: str
     svf_required_grad: dict[str, bool]
     svf_start: Tensor
+    svf_route: Route = "auto"
+    # (parent, name) of the normalisation behind the layer, looked up at each call: a module that
+    # took its place is noticed. A tuple, so that it does not become a child of this layer.
+    svf_norm: tuple[nn.Module, str] | None = None
     U: nn.Parameter
     s: nn.Parameter
     Vh: nn.Parameter
@@ -62,7 +78,7 @@ class FactoredLayer(nn.Module):
         Code that reads ``layer.weight`` (attention blocks, weight standardisation, fused paths)
         works as before.
         """
-        matrices = recompose(Factors(self.U, self.singular_values, self.Vh))
+        matrices = precise(self.U, self.singular_values, self.Vh)
         whole = unfold(matrices, self.svf_shape, is_transposed(self))
         return whole.to(self._like.dtype)
 
@@ -72,52 +88,109 @@ class FactoredLayer(nn.Module):
         return self.s * self.gain if self.svf_scale == "relative" else self.s
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer's output: by Vᵀ, s and U in turn, or through the recomposed weight.
+        """The base layer's output, by the route that `route_for` picks (see `svfseg.svf.routes`).
 
-        The three operations of the paper (convolution with Vᵀ, scale by s, 1x1 with U) serve
-        the standard layers. A class with a forward of its own (dynamic padding, standardised
-        weights) may use its weight in any way, so it gets the recomposed one.
+        A class with a forward of its own (dynamic padding, standardised weights) may use its
+        weight in any way, and a half-precision layer rounds once: both get the recomposed one.
         """
         if self.svf_own_forward or self._like.dtype != self.U.dtype:
             return cast(Tensor, self.svf_base.forward(self, input, *args, **kwargs))
-        if isinstance(self, nn.Linear):
-            U, Vh = self.U[0], self.Vh[0]
-            return F.linear(F.linear(input, Vh) * self.singular_values[0], U, self.bias)
-        return self._forward_convolution(input, *args, **kwargs)
+        unbatched = self.svf_shape[2:] and input.dim() == len(self.svf_shape) - 1
+        x, geometry = self._prepared(input[None] if unbatched else input, *args, **kwargs)
+        y = self._computed(x, geometry)
+        return y[0] if unbatched else y
 
-    def _forward_convolution(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        layer = cast(Any, self)
-        groups, rank = self.s.shape
-        kernel = self.svf_shape[2:]
-        dims = len(kernel)
+    def _computed(self, x: Tensor, geometry: Geometry) -> Tensor:
+        norm = self.folded_norm()
+        gain, shift = (None, self.bias) if norm is None else _affine(norm, self.bias)
+        s = self.singular_values
+        route = self.route_for(x, geometry)
+        if route == "recomposed":
+            weight = precise(self.U, s, self.Vh)
+            if gain is not None:
+                weight = weight * gain.reshape(*weight.shape[:2], 1)
+            return run_plain(
+                x, unfold(weight, geometry.shape, is_transposed(self)), shift, geometry
+            )
+        device = autocast_device(x)
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
+        if route == "differentiable":
+            z = project(x, self.Vh, geometry) * along_channels(s, geometry)
+            return expand(z, self.U, shift, geometry)
+        with torch.autocast(device, enabled=False):
+            y: Tensor = Factored.apply(x, s, self.U, self.Vh, gain, shift, geometry)
+        return y
+
+    def route_for(self, x: Tensor, geometry: Geometry) -> Route:
+        """The route for an input: the user's, or the one with the fewest multiplications.
+
+        Trained U or V, compilers and exporters (which plan memory themselves) take the plain
+        operations.
+        """
+        if self._needs_plain_operations():
+            return "differentiable"
+        if self.svf_route != "auto":
+            return self.svf_route
+        recording = torch.is_grad_enabled()
+        counts = multiplications(
+            self.U.shape[1],
+            self.Vh.shape[2],
+            positions(x, geometry),
+            recording and x.requires_grad,
+            recording and (self.s.requires_grad or self.svf_scale == "relative"),
+        )
+        return min(counts, key=counts.__getitem__)
+
+    def folded_norm(self) -> nn.Module | None:
+        """The normalisation that this layer computes along with its own output, if it does now.
+
+        See `svfseg.svf.fusion.fuse`: both ask, and get the same answer.
+        """
+        if self.svf_norm is None or self._needs_plain_operations():
+            return None
+        parent, name = self.svf_norm
+        norm = parent._modules.get(name)
+        watched = (self._forward_hooks, self._backward_hooks, self._backward_pre_hooks)
+        if norm is None or not can_fold(norm) or any(watched):
+            return None
+        return norm
+
+    def _needs_plain_operations(self) -> bool:
+        return (
+            self.svf_route == "differentiable"
+            or self.U.requires_grad
+            or self.Vh.requires_grad
+            or torch.compiler.is_compiling()
+        )
+
+    def _prepared(
+        self, input: Tensor, output_size: list[int] | None = None
+    ) -> tuple[Tensor, Geometry]:
+        """The input, padded where the layer's padding is not plain zeros, and the geometry."""
+        layer, shape = cast(Any, self), self.svf_shape
+        if isinstance(self, nn.Linear):
+            return input, Geometry("linear", shape)
         if is_transposed(self):
-            padding = layer._output_padding(
+            rest = layer._output_padding(
                 input,
                 output_size,
                 layer.stride,
                 layer.padding,
                 layer.kernel_size,
-                dims,
+                len(shape) - 2,
                 layer.dilation,
             )
-            shape = (self.svf_shape[0], rank, *kernel)
-            z = _TRANSPOSED_OPS[dims](
-                input,
-                unfold(self.Vh, shape, transposed=True),
-                None,
-                layer.stride,
-                layer.padding,
-                padding,
-                groups,
-                layer.dilation,
-            )
-        else:
-            # torch's own method applies padding_mode, "same" included, exactly as the base does
-            V = self.Vh.reshape(groups * rank, self.svf_shape[1], *kernel)
-            z = layer._conv_forward(input, V, None)
-        z = z * self.singular_values.reshape(-1, *[1] * dims)
-        U = self.U.reshape(-1, rank, *[1] * dims)
-        return _CONV_OPS[dims](z, U, self.bias, groups=groups)
+            return input, Geometry(
+                "transposed", shape, layer.groups, layer.stride, layer.padding, layer.dilation,
+                tuple(rest),
+            )  # fmt: skip
+        padding = layer.padding
+        if layer.padding_mode != "zeros" or isinstance(padding, str):
+            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+            input = F.pad(input, layer._reversed_padding_repeated_twice, mode=mode)
+            padding = (0,) * len(shape[2:])
+        return input, Geometry("conv", shape, layer.groups, layer.stride, padding, layer.dilation)
 
     def factors(self) -> Factors:
         """U, effective s and Vh, detached."""
@@ -150,6 +223,29 @@ class FactoredLayer(nn.Module):
     def _like(self) -> Tensor:
         """An empty tensor that carries the dtype and device of the weight through ``.to``."""
         return cast(Tensor, self._buffers["svf_like"])
+
+
+def can_fold(norm: nn.Module) -> bool:
+    """Whether a normalisation is, now, a fixed scale and shift a channel that nobody watches."""
+    return (
+        getattr(norm, "svf_conv", None) is not None
+        and not norm.training
+        and isinstance(norm.running_mean, Tensor)
+        and not any(p.requires_grad for p in norm._parameters.values() if p is not None)
+        and not (norm._forward_hooks or norm._forward_pre_hooks)
+        and not (norm._backward_hooks or norm._backward_pre_hooks)
+    )
+
+
+def _affine(norm: nn.Module, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """A frozen normalisation of x + bias as gain * x + shift."""
+    layer = cast(Any, norm)
+    gain = (layer.running_var + layer.eps).rsqrt()
+    if layer.weight is not None:
+        gain = gain * layer.weight
+    mean = layer.running_mean if bias is None else layer.running_mean - bias
+    shift = -mean * gain if layer.bias is None else layer.bias - mean * gain
+    return gain, shift
 
 
 def is_transposed(layer: nn.Module) -> bool:
@@ -243,6 +339,30 @@ def uninstall(layer: FactoredLayer) -> None:
     if bias is not None:
         bias.requires_grad_(required["bias"])
     layer.register_parameter("bias", bias)
+
+
+def set_route(model: nn.Module, route: Route) -> nn.Module:
+    """Choose how the factored layers of a model compute; see `svfseg.svf.routes`.
+
+    Args:
+        model: with factored layers, or one itself.
+        route: "auto" counts the multiplications for each layer and input; "factored",
+            "recomposed" and "differentiable" (second derivatives, ``torch.func``) are for all.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: no such route, or no factored layer.
+    """
+    if route not in ROUTES:
+        raise ValueError(f"route is {route!r}: expected one of {', '.join(ROUTES)}")
+    layers = list(factored_layers(model))
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no factored layer: call apply_svf first")
+    for _, layer in layers:
+        layer.svf_route = route
+    return model
 
 
 def factored_layers(model: nn.Module) -> Iterable[tuple[str, FactoredLayer]]:
