@@ -13,7 +13,7 @@ FLOORS = {
     "config": 0,
     "svf": 1, "metrics": 1, "functional": 1,
     "models": 2, "data": 2,
-    "tuning": 3, "checkpoint": 3, "runtime": 3,
+    "tuning": 3, "checkpoint": 3, "runtime": 3, "views": 3,
     "train": 4, "evaluate": 4, "predict": 4, "published": 4,
     "progress": 5, "demo": 5,
     "cli": 6, "__main__": 6,

@@ -178,6 +178,8 @@ class EvalConfig:
     """Seeds of the episode lists; the paper's family uses 321, BAM 510 365 382 322 988."""
     batch: int = 1
     """Episodes at once."""
+    cache: int = 2048
+    """MiB of features to keep on the device for other episodes; past it they are computed again."""
     checkpoint: Literal["best", "last"] = "best"
     resize: Literal["original", "square"] = "original"
     """Score on the original-size mask (published protocol), or on the resized square."""

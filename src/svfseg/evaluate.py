@@ -1,7 +1,8 @@
 """Score a model on a list of episodes, along the published test path."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -9,7 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from svfseg.checkpoint import load_run
@@ -17,6 +18,7 @@ from svfseg.config import EvalConfig
 from svfseg.data import (
     Episode,
     Split,
+    TestBatches,
     TestEpisodes,
     collate,
     draw_test_list,
@@ -27,14 +29,16 @@ from svfseg.data import (
 from svfseg.data.transforms import logits_at_original
 from svfseg.metrics import IoUMeter
 from svfseg.runtime import environment, make_accelerator
+from svfseg.views import Sight, Views, masks_of
 
 Resize = Literal["original", "square"]
 Progress = Callable[[int, int], None]
+CACHE = EvalConfig().cache
 
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of one seed's episodes, in [0, 1]."""
+    """Scores of one seed's episodes, in [0, 1]; seconds are its share of the whole."""
 
     seed: int
     episodes: int
@@ -47,57 +51,121 @@ class Result:
 def score(
     model: nn.Module,
     source: Split,
-    episodes: Sequence[Episode],
+    lists: Sequence[Sequence[Episode]],
     size: int,
     accelerator: Accelerator,
     resize: Resize = "original",
     batch: int = 1,
     workers: int = 0,
     progress: Progress | None = None,
-) -> IoUMeter:
-    """Sum intersections and unions over episodes; several processes share the work.
+    cache: int | None = CACHE,
+    passes: Counter[str] | None = None,
+) -> list[IoUMeter]:
+    """Sum intersections and unions over lists of episodes; several processes share the work.
+
+    Episodes are taken query by query, and views of images (features) are shared between all of
+    them, over all lists: the sums do not depend on the order.
 
     Args:
         model: a head, in eval mode.
         source: the classes that count, and the images.
-        episodes: what to score.
+        lists: what to score, a meter for each.
         size: side of the square that images are fitted to.
         accelerator: where to compute.
         resize: score at the masks' original size, or on the square.
         batch: episodes at once.
         workers: processes that load data.
         progress: called with (episodes done, episodes in all) of this process.
+        cache: MiB of views to keep on the device; past it they are computed again. None runs
+            the head's ``forward`` on every episode, as do heads without ``views``.
+        passes: counts the passes through the network, see `svfseg.views.Views`.
     """
-    meter = IoUMeter(source.names())
-    mine = episodes[accelerator.process_index :: accelerator.num_processes]
+    meters = [IoUMeter(source.names()) for _ in lists]
+    numbered = [(number, episode) for number, episodes in enumerate(lists) for episode in episodes]
+    numbered.sort(key=lambda pair: pair[1].query)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    mine = numbered[rank * len(numbered) // processes : (rank + 1) * len(numbered) // processes]
+    episodes = [episode for _, episode in mine]
+    done = 0
+    with torch.inference_mode(), accelerator.autocast():
+        if cache is None or not hasattr(model, "views"):
+            outlined = _forward(model, source, episodes, size, accelerator.device, batch, workers)
+        else:
+            bound = cache * 2**20
+            outlined = _shared(model, source, episodes, size, batch, workers, bound, passes)
+        for logits, originals, targets in outlined:
+            for scores, original, square in zip(logits, originals, targets, strict=True):
+                number, episode = mine[done]
+                target = original if resize == "original" else square
+                if resize == "original":
+                    scores = logits_at_original(scores, *target.shape)
+                meters[number].update(scores.argmax(dim=0).cpu(), target, episode.class_id)
+                done += 1
+            if progress is not None:
+                progress(done, len(mine))
+    if processes > 1:
+        for meter, asked in zip(meters, lists, strict=True):
+            sums = torch.cat([meter.intersection, meter.union]).to(accelerator.device)
+            sums = cast(torch.Tensor, accelerator.reduce(sums, "sum")).cpu()
+            meter.intersection, meter.union = sums.chunk(2)
+            meter.episodes = len(asked)
+    return meters
+
+
+Outlined = Iterator[tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]]
+
+
+def _forward(
+    model: nn.Module,
+    source: Split,
+    episodes: Sequence[Episode],
+    size: int,
+    device: torch.device,
+    batch: int,
+    workers: int,
+) -> Outlined:
+    """(logits, original masks, masks on the square) of each batch, each computed anew."""
     loader = DataLoader(
-        TestEpisodes(source.index, mine, size),
+        TestEpisodes(source.index, episodes, size),
         batch_size=batch,
         num_workers=workers,
         collate_fn=collate,
         generator=torch.Generator(),  # evaluating draws nothing from the training's stream
     )
-    with torch.inference_mode(), accelerator.autocast():
-        for items in loader:
-            query, support, mask = (
-                items[name].to(accelerator.device) for name in ("query", "support", "support_mask")
-            )
-            logits = model(query, support, mask).float()
-            for i, class_id in enumerate(items["class_id"]):
-                if resize == "original":
-                    target = items["original"][i]
-                    prediction = logits_at_original(logits[i], *target.shape).argmax(dim=0)
-                else:
-                    target, prediction = items["target"][i], logits[i].argmax(dim=0)
-                meter.update(prediction.cpu(), target, class_id)
-            if progress is not None:
-                progress(meter.episodes, len(mine))
-    if accelerator.num_processes > 1:
-        sums = torch.cat([meter.intersection, meter.union]).to(accelerator.device)
-        sums = cast(torch.Tensor, accelerator.reduce(sums, "sum")).cpu()
-        meter.intersection, meter.union = sums.chunk(2)
-        meter.episodes = len(episodes)
-    return meter
+    for items in loader:
+        tensors = (items[name].to(device) for name in ("query", "support", "support_mask"))
+        yield model(*tensors).float(), items["original"], items["target"]
+
+
+def _shared(
+    model: Any,
+    source: Split,
+    episodes: Sequence[Episode],
+    size: int,
+    batch: int,
+    workers: int,
+    bound: int,
+    passes: Counter[str] | None,
+) -> Outlined:
+    """The same from views that episodes share."""
+    data = TestBatches(source.index, episodes, size, batch, masks_of(episodes))
+    loader = DataLoader(data, batch_size=None, num_workers=workers, generator=torch.Generator())
+    fresh: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
+
+    def load(position: int) -> Sight:
+        return Sight(*(fresh.get(position) or data.read(position)))
+
+    views, start = Views(model, episodes, load, bound, passes), 0
+    for items in loader:
+        fresh = items["fresh"]
+        group = episodes[start : start + len(items["original"])]
+        queries, supports = views.get(start, group)
+        yield (
+            model.outline(queries, supports, (size, size)).float(),
+            items["original"],
+            items["target"],
+        )
+        start += len(group)
 
 
 def evaluate(
@@ -112,7 +180,7 @@ def evaluate(
         run: a run folder.
         config: fold, shots, episodes and seeds.
         episode_list: a file of `svfseg.data.write_episodes` to score instead of drawn lists.
-        progress: called with (episodes done, episodes in all) of a seed.
+        progress: called with (episodes done, episodes in all), over all seeds.
 
     Returns:
         A plain dict: the setting, a row for each seed, mean and standard deviation over seeds,
@@ -132,7 +200,9 @@ def evaluate(
     seeds = config.seeds if episode_list is None else (0,)
     if not seeds or config.episodes < 1:
         raise ValueError("nothing to evaluate: give at least one seed and one episode")
-    results = []
+    if config.cache < 0:
+        raise ValueError(f"cache is {config.cache}: expected 0 or more MiB")
+    lists = []
     for seed in seeds:
         if episode_list is None:
             episodes = draw_test_list(source, shot, seed, config.episodes)
@@ -141,22 +211,25 @@ def evaluate(
             strange = {e.class_id for e in episodes} - set(source.classes)
             if strange:
                 raise ValueError(f"{episode_list} has classes {strange} outside fold {data.fold}")
-        start = time.perf_counter()
-        meter = score(
-            model,
-            source,
-            episodes,
-            data.size,
-            accelerator,
-            config.resize,
-            config.batch,
-            config.workers,
-            progress,
-        )
-        seconds = time.perf_counter() - start
-        results.append(
-            Result(seed, meter.episodes, meter.miou(), meter.fb_iou(), meter.per_class(), seconds)
-        )
+        lists.append(episodes)
+    start = time.perf_counter()
+    meters = score(
+        model,
+        source,
+        lists,
+        data.size,
+        accelerator,
+        config.resize,
+        config.batch,
+        config.workers,
+        progress,
+        config.cache,
+    )
+    seconds = (time.perf_counter() - start) / len(lists)  # they share their passes
+    results = [
+        Result(seed, meter.episodes, meter.miou(), meter.fb_iou(), meter.per_class(), seconds)
+        for seed, meter in zip(seeds, meters, strict=True)
+    ]
     return {
         "run": str(run),
         "benchmark": source.index.name,

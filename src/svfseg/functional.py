@@ -1,5 +1,7 @@
 """The field's operations on features and masks, as pure functions."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,3 +55,26 @@ def prior_mask(query: Tensor, support: Tensor, eps: float = 1e-7) -> Tensor:
     scaled = (nearest - low) / (high - low + eps)
     prior: Tensor = scaled.reshape(len(query), 1, *query.shape[-2:])
     return prior
+
+
+def prior_from_keys(query: Tensor, keys: Sequence[Tensor], eps: float = 1e-7) -> Tensor:
+    """`prior_mask` of one query for several supports, each given by its foreground alone.
+
+    Outside its mask a support's features are zero, and so is their similarity: one column of
+    zeros stands for all those positions.
+
+    Args:
+        query: (1, channels, height, width), deep features.
+        keys: for each support (channels, positions): columns of its deep features.
+        eps: as in `prior_mask`.
+
+    Returns:
+        (supports, 1, height, width) in [0, 1].
+    """
+    q, k = query[0].flatten(1), torch.cat(list(keys), dim=1)
+    similarity = (k.mT @ q).div_(k.norm(dim=0).unsqueeze(1) * q.norm(dim=0).unsqueeze(0) + eps)
+    parts = torch.split(similarity, [part.shape[1] for part in keys])
+    nearest = torch.stack([part.amax(dim=0) for part in parts])
+    low, high = nearest.amin(dim=1, keepdim=True), nearest.amax(dim=1, keepdim=True)
+    scaled = (nearest - low) / (high - low + eps)
+    return scaled.reshape(len(keys), 1, *query.shape[-2:])

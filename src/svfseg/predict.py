@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +38,10 @@ class Predictor:
     """
 
     def __init__(self, model: nn.Module, size: int, device: str = "cpu") -> None:
-        self.model = model.to(device).eval()
+        self.model: Any = model.to(device).eval()
         self.size, self.device = size, device
         self._support: tuple[Tensor, Tensor] | None = None
+        self._views: list[Any] | None = None
 
     @classmethod
     def from_run(cls, run: str | Path, device: str = "cpu") -> "Predictor":
@@ -82,6 +84,15 @@ class Predictor:
             shown.append(fit_image(to_tensor(image), self.size))
             marked.append(fitted)
         self._support = (torch.stack(shown)[None], torch.stack(marked)[None])
+        self._views = None
+        if hasattr(self.model, "views"):  # the supports are computed now, and never again
+            with torch.inference_mode():
+                self._views = [
+                    self.model.views(i[None].to(self.device), [m.to(self.device)], query=False)[1][
+                        0
+                    ]
+                    for i, m in zip(shown, marked, strict=True)
+                ]
         return self
 
     @torch.inference_mode()
@@ -94,7 +105,11 @@ class Predictor:
         if self._support is None:
             raise RuntimeError("no support: call set_support first")
         query = fit_image(to_tensor(image), self.size)[None]
-        logits = self.model(*(x.to(self.device) for x in (query, *self._support)))[0]
+        if self._views is None:
+            logits = self.model(*(x.to(self.device) for x in (query, *self._support)))[0]
+        else:
+            seen, _ = self.model.views(query.to(self.device), [])
+            logits = self.model.outline([seen], [self._views], query.shape[-2:])[0]
         whole = logits_at_original(logits.float().cpu(), *image.shape[:2])
         probability = whole.softmax(dim=0)[1].numpy()
         return Prediction(whole.argmax(dim=0).numpy().astype(np.uint8), probability)

@@ -8,8 +8,8 @@ from torch import nn
 from svfseg.checkpoint import backbone_fingerprint, save_checkpoint
 from svfseg.config import TrainConfig, write_config
 from svfseg.models import build_model
-from svfseg.models.backbone import read_weights
 from svfseg.models.published import import_published
+from svfseg.models.weights import read_weights
 
 
 def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:

@@ -136,10 +136,10 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         info: dict[str, Any] = {"step": step, "selected_on": config.selection.on}
         if episodes:
             model.eval()
-            meter = score(
+            (meter,) = score(
                 model,
                 source,
-                episodes,
+                [episodes],
                 config.data.size,
                 accelerator,
                 resize="square",

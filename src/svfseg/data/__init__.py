@@ -3,6 +3,7 @@
 from svfseg.config import DataConfig
 from svfseg.data.episodes import (
     Episode,
+    TestBatches,
     TestEpisodes,
     TrainEpisodes,
     collate,
@@ -20,6 +21,7 @@ __all__ = [
     "Episode",
     "Index",
     "Split",
+    "TestBatches",
     "TestEpisodes",
     "TrainEpisodes",
     "base_split",

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from svfseg.data.index import Index, Split
+from svfseg.data.index import Index, Sample, Split
 from svfseg.data.transforms import augment, class_mask, fit_image, fit_mask, to_tensor
 
 FORMAT = 1
@@ -123,6 +123,66 @@ class TestEpisodes(Dataset[Item]):
             pairs.append((image, fit_mask(mask, self.size)))
             masks.append(mask)
         return _item(pairs, masks[0], episode.class_id)
+
+
+class TestBatches(Dataset[dict[str, Any]]):
+    """Batches of test episodes along the published path, each image read where it first appears.
+
+    An item holds "episodes", the queries' masks ("original", and "target" on the square) and
+    "fresh": position -> (image, class id -> mask) of the images that no earlier batch had.
+
+    Args:
+        index: the images.
+        episodes: in order.
+        size: side of the square that images are fitted to.
+        batch: episodes of a batch.
+        classes: position -> class ids whose masks are wanted with the image.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self,
+        index: Index,
+        episodes: Sequence[Episode],
+        size: int,
+        batch: int,
+        classes: Mapping[int, Sequence[int]],
+    ) -> None:
+        self.index, self.size, self.classes = index, size, classes
+        self.batches = [episodes[i : i + batch] for i in range(0, len(episodes), batch)]
+        self.first: list[list[int]] = []
+        seen: set[int] = set()
+        for group in self.batches:
+            positions = {p for e in group for p in (e.query, *e.support)} - seen
+            self.first.append(sorted(positions))
+            seen |= positions
+        self._latest: tuple[int, Sample] | None = None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        masks = []
+        for episode in self.batches[number]:
+            # episodes come sorted by query: the same file again and again
+            if self._latest is None or self._latest[0] != episode.query:
+                self._latest = (episode.query, self.index.load(episode.query))
+            masks.append(class_mask(self._latest[1].mask, episode.class_id))
+        return {
+            "episodes": self.batches[number],
+            "original": masks,
+            "target": [fit_mask(mask, self.size) for mask in masks],
+            "fresh": {position: self.read(position) for position in self.first[number]},
+        }
+
+    def read(self, position: int) -> tuple[Tensor, dict[int, Tensor]]:
+        """An image on the square, and the masks of its classes."""
+        latest = self._latest
+        known = latest is not None and latest[0] == position
+        sample = latest[1] if known and latest is not None else self.index.load(position)
+        masks = {c: fit_mask(class_mask(sample.mask, c), self.size) for c in self.classes[position]}
+        return fit_image(to_tensor(sample.image), self.size), masks
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:

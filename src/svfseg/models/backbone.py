@@ -5,17 +5,16 @@ import importlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import timm
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from svfseg.config import BackboneConfig
+from svfseg.models.weights import load_weights, read_weights
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -27,8 +26,6 @@ _NORMS = (
     nn.GroupNorm,
     nn.LayerNorm,
 )
-# What a classifier file holds beyond the stages; everything else unexpected is an error.
-_CLASSIFIER = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm_head.", "head_", "aux")
 
 
 class Features(NamedTuple):
@@ -116,16 +113,31 @@ class Backbone(nn.Module):
 
         Args:
             image: as in `forward`.
-            mask: maps features to masked features; applied to layer3's output on its way into
-                layer4, and to layer4's output (PFENet's rule for supports).
+            mask: see `deepen`.
         """
+        return self.deepen(self.shallow(image), mask)
+
+    def shallow(self, image: Tensor) -> tuple[Tensor, ...]:
+        """What `deepen` starts from, whatever the mask: layer2 and layer3."""
         x = self.normalize(image)
         for i in range(3):
             x = self.stage(i)(x)
-        layer3 = self.stage(3)(x)
+        return x, self.stage(3)(x)
+
+    def deepen(
+        self, shallow: tuple[Tensor, ...], mask: Callable[[Tensor], Tensor] | None = None
+    ) -> Features:
+        """Add layer4.
+
+        Args:
+            shallow: of `shallow`.
+            mask: maps features to masked features; applied to layer3's output on its way into
+                layer4, and to layer4's output (PFENet's rule for supports).
+        """
+        layer2, layer3 = shallow
         if mask is None:
-            return Features(x, layer3, self.stage(4)(layer3))
-        return Features(x, layer3, mask(self.stage(4)(mask(layer3))))
+            return Features(layer2, layer3, self.stage(4)(layer3))
+        return Features(layer2, layer3, mask(self.stage(4)(mask(layer3))))
 
 
 class WholeBackbone(Backbone):
@@ -141,9 +153,15 @@ class WholeBackbone(Backbone):
         """See `Backbone.forward`."""
         return cast(list[Tensor], self.stage(4)(self.normalize(image)))[-STAGES:]
 
-    def encode(self, image: Tensor, mask: Callable[[Tensor], Tensor] | None = None) -> Features:
-        """See `Backbone.encode`."""
-        *_, layer2, layer3, layer4 = self.forward(image)
+    def shallow(self, image: Tensor) -> tuple[Tensor, ...]:
+        """See `Backbone.shallow`; layer4 comes along."""
+        return tuple(self.forward(image)[-3:])
+
+    def deepen(
+        self, shallow: tuple[Tensor, ...], mask: Callable[[Tensor], Tensor] | None = None
+    ) -> Features:
+        """See `Backbone.deepen`."""
+        layer2, layer3, layer4 = shallow
         return Features(layer2, layer3, layer4 if mask is None else mask(layer4))
 
 
@@ -181,72 +199,6 @@ def dilate(stage: nn.Module, previous: int, rate: int, habit: str) -> None:
                 if layer.kernel_size != (1, 1):
                     layer.dilation = (spread, spread)
                     layer.padding = tuple(spread * (k // 2) for k in layer.kernel_size)
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; a checkpoint's inner state dict is found.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a weight file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weight file at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a weight file that can be read safely ({type(error).__name__}): "
-            "expected a state dict as .pth or .safetensors"
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = {}
-    for key, value in content.items() if isinstance(content, dict) else ():
-        if isinstance(value, Tensor):
-            tensors[str(key).removeprefix("module.")] = value
-    if not tensors:
-        raise ValueError(f"{path} holds no tensors: expected a state dict")
-    return tensors
-
-
-def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Load a classifier's tensors into a network without its classifier.
-
-    Raises:
-        ValueError: a key is missing, unexpected or of another shape; the first ones are named.
-    """
-    expected = net.state_dict()
-    needed = {k for k in expected if not k.endswith("num_batches_tracked")}
-    missing = [k for k in expected if k in needed and k not in tensors]
-    extra = [
-        k
-        for k in tensors
-        if k not in expected
-        and not k.startswith(_CLASSIFIER)
-        and not k.endswith("num_batches_tracked")
-    ]
-    shapes = [k for k in needed if k in tensors and tensors[k].shape != expected[k].shape]
-    problems = []
-    if missing:
-        problems.append(f"lacks {', '.join(missing[:3])}{_more(missing)}")
-    if extra:
-        problems.append(f"has the unknown {', '.join(extra[:3])}{_more(extra)}")
-    if shapes:
-        key = next(k for k in expected if k in shapes)
-        found, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
-        problems.append(f"has {key} of shape {found}, expected {wanted}{_more(shapes, 1)}")
-    if problems:
-        raise ValueError(f"{source} does not fit the network: it {'; it '.join(problems)}")
-    net.load_state_dict({k: tensors.get(k, v) for k, v in expected.items()})
-
-
-def _more(keys: Sequence[str], shown: int = 3) -> str:
-    return f" and {len(keys) - shown} more" if len(keys) > shown else ""
 
 
 def _weights(net: nn.Module, config: BackboneConfig, pretrained: Callable[[], Any]) -> None:

@@ -1,12 +1,18 @@
 """What every prototype head starts from: reduced features, the class prototype and the prior."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from svfseg.functional import masked_average_pooling, prior_mask, resize
+from svfseg.functional import (
+    masked_average_pooling,
+    prior_from_keys,
+    prior_mask,
+    resize,
+)
 from svfseg.models.backbone import Backbone, Features
 
 
@@ -22,6 +28,31 @@ class Match(NamedTuple):
     query: Tensor
     prototype: Tensor
     prior: Tensor
+
+
+class QueryView(NamedTuple):
+    """What a head needs of one query image, whatever its supports.
+
+    Attributes:
+        features: (1, hidden, height, width), reduced.
+        deep: (1, channels, height, width) of layer4.
+    """
+
+    features: Tensor
+    deep: Tensor
+
+
+class SupportView(NamedTuple):
+    """What a head needs of one support image and its mask, whatever the query.
+
+    Attributes:
+        prototype: (1, hidden, 1, 1).
+        keys: (channels, positions), columns of layer4 inside the mask, and one of zeros where
+            the mask leaves something out.
+    """
+
+    prototype: Tensor
+    keys: Tensor
 
 
 class Matching(nn.Module):
@@ -70,6 +101,52 @@ class Matching(nn.Module):
             prototypes.reshape(batch, shots, *prototypes.shape[1:]).mean(dim=1),
             priors.reshape(batch, shots, *priors.shape[1:]).mean(dim=1),
         )
+
+    def views(
+        self, backbone: Backbone, image: Tensor, masks: Sequence[Tensor], query: bool
+    ) -> tuple[QueryView | None, list[SupportView]]:
+        """Look at one image as a query and as a support of several masks, in one pass.
+
+        Only layer4 sees a mask: all else is computed once.
+
+        Args:
+            backbone: encodes the image.
+            image: (1, 3, height, width), RGB in 0 to 255.
+            masks: (height, width) each; 1 is the class.
+            query: whether the query's view is wanted.
+        """
+        shallow = backbone.shallow(image)
+        seen = None
+        if query:
+            features = backbone.deepen(shallow)
+            seen = QueryView(self.down_query(middle(features)), features.layer4)
+        supports, reduced = [], None
+        for values in masks:
+            mask = (values == 1).to(image.dtype)[None, None]
+            shown = backbone.deepen(shallow, partial(_masked, mask=mask))
+            if reduced is None:
+                reduced = self.down_supp(middle(shown))
+            prototype = masked_average_pooling(reduced, resize(mask, reduced.shape[-2:]))
+            inside = resize(mask, shown.layer4.shape[-2:])[0, 0].flatten() > 0
+            if not bool(inside.all()):
+                inside[torch.nonzero(~inside)[0]] = True  # one column of zeros
+            supports.append(SupportView(prototype, shown.layer4[0].flatten(1)[:, inside]))
+        return seen, supports
+
+    def compare(
+        self, queries: Sequence[QueryView], supports: Sequence[Sequence[SupportView]]
+    ) -> Match:
+        """Stack queries, each with its own supports, into what `forward` gives."""
+        features = torch.cat([query.features for query in queries])
+        priors = [
+            resize(
+                prior_from_keys(query.deep, [support.keys for support in shots]),
+                features.shape[-2:],
+            ).mean(dim=0, keepdim=True)
+            for query, shots in zip(queries, supports, strict=True)
+        ]
+        prototypes = [torch.cat([s.prototype for s in shots]).mean(0, True) for shots in supports]
+        return Match(features, torch.cat(prototypes), torch.cat(priors))
 
 
 def middle(features: Features) -> Tensor:

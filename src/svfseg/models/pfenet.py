@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from svfseg.functional import resize
 from svfseg.models.backbone import Backbone
-from svfseg.models.matching import Match, Matching, classifier, merge, refine
+from svfseg.models.matching import (
+    Match,
+    Matching,
+    QueryView,
+    SupportView,
+    classifier,
+    merge,
+    refine,
+)
 
 
 class PFENet(nn.Module):
@@ -55,6 +63,21 @@ class PFENet(nn.Module):
         """
         match = self.matching(self.backbone, query, support, support_mask)
         return resize(self.decode(match)[0], query.shape[-2:])
+
+    def views(
+        self, image: Tensor, masks: Sequence[Tensor], query: bool = True
+    ) -> tuple[QueryView | None, list[SupportView]]:
+        """See `Matching.views`: what `outline` needs of an image, computed once."""
+        return self.matching.views(self.backbone, image, masks, query)
+
+    def outline(
+        self,
+        queries: Sequence[QueryView],
+        supports: Sequence[Sequence[SupportView]],
+        size: tuple[int, int],
+    ) -> Tensor:
+        """Logits (batch, 2, *size) from views: what `forward` computes from images."""
+        return resize(self.decode(self.matching.compare(queries, supports))[0], size)
 
     def decode(self, match: Match) -> tuple[Tensor, list[Tensor]]:
         """Logits at the features' size, and those of each level at its own."""

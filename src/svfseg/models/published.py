@@ -4,7 +4,7 @@ import re
 
 from torch import Tensor, nn
 
-from svfseg.models.backbone import load_weights
+from svfseg.models.weights import load_weights
 
 # The reference networks keep stages and head side by side; ours nests them. VGG and ResNet
 # stages are numbered alike in both.

@@ -1,0 +1,77 @@
+"""Weight files: read safely, and loaded into a network only if they are its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+# What a classifier file holds beyond the stages; everything else unexpected is an error.
+_CLASSIFIER = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm_head.", "head_", "aux")
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or .pth file; a checkpoint's inner state dict is found.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a weight file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a weight file that can be read safely ({type(error).__name__}): "
+            "expected a state dict as .pth or .safetensors"
+        ) from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {}
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, Tensor):
+            tensors[str(key).removeprefix("module.")] = value
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors: expected a state dict")
+    return tensors
+
+
+def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Load a classifier's tensors into a network without its classifier.
+
+    Raises:
+        ValueError: a key is missing, unexpected or of another shape; the first ones are named.
+    """
+    expected = net.state_dict()
+    needed = {k for k in expected if not k.endswith("num_batches_tracked")}
+    missing = [k for k in expected if k in needed and k not in tensors]
+    extra = [
+        k
+        for k in tensors
+        if k not in expected
+        and not k.startswith(_CLASSIFIER)
+        and not k.endswith("num_batches_tracked")
+    ]
+    shapes = [k for k in needed if k in tensors and tensors[k].shape != expected[k].shape]
+    problems = []
+    if missing:
+        problems.append(f"lacks {', '.join(missing[:3])}{_more(missing)}")
+    if extra:
+        problems.append(f"has the unknown {', '.join(extra[:3])}{_more(extra)}")
+    if shapes:
+        key = next(k for k in expected if k in shapes)
+        found, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
+        problems.append(f"has {key} of shape {found}, expected {wanted}{_more(shapes, 1)}")
+    if problems:
+        raise ValueError(f"{source} does not fit the network: it {'; it '.join(problems)}")
+    net.load_state_dict({k: tensors.get(k, v) for k, v in expected.items()})
+
+
+def _more(keys: Sequence[str], shown: int = 3) -> str:
+    return f" and {len(keys) - shown} more" if len(keys) > shown else ""
