@@ -6,15 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 from svfseg import __version__
+from svfseg.arguments import parse
+from svfseg.bench_cli import run_bench
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config
-
-A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def run_train(arguments: Sequence[str]) -> None:
     default, rest = TrainArguments(), list(arguments)
     if rest and not rest[0].startswith("-"):
         default = TrainArguments(from_dict(TrainConfig, read_config(rest.pop(0))))
-    parsed = _parse(TrainArguments, "train [CONFIG.yaml]", rest, default)
+    parsed = parse(TrainArguments, "train [CONFIG.yaml]", rest, default)
     from svfseg.progress import TrainProgress
     from svfseg.train import train
 
@@ -148,7 +147,7 @@ def run_train(arguments: Sequence[str]) -> None:
 
 def run_eval(arguments: Sequence[str]) -> None:
     """Run ``svfseg eval RUN [--option value]``."""
-    parsed = _parse(EvalArguments, "eval", arguments)
+    parsed = parse(EvalArguments, "eval", arguments)
     from svfseg.evaluate import evaluate
     from svfseg.progress import EvalProgress, result_table
 
@@ -162,7 +161,7 @@ def run_eval(arguments: Sequence[str]) -> None:
 
 def run_predict(arguments: Sequence[str]) -> None:
     """Run ``svfseg predict RUN --support IMG --mask MASK --query IMG ... --out DIR``."""
-    parsed = _parse(PredictArguments, "predict", arguments)
+    parsed = parse(PredictArguments, "predict", arguments)
     supports = [path for group in parsed.support for path in group]
     marks = [path for group in parsed.mask for path in group]
     if not supports or len(supports) != len(marks):
@@ -198,7 +197,7 @@ def run_predict(arguments: Sequence[str]) -> None:
 
 def run_inspect(arguments: Sequence[str]) -> None:
     """Run ``svfseg inspect MODEL``."""
-    parsed = _parse(InspectArguments, "inspect", arguments)
+    parsed = parse(InspectArguments, "inspect", arguments)
     from svfseg.checkpoint import run_config
     from svfseg.config import BackboneConfig
     from svfseg.models import build_backbone
@@ -223,7 +222,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
 
 def run_import(arguments: Sequence[str]) -> None:
     """Run ``svfseg import-checkpoint FILE --out RUN``."""
-    parsed = _parse(ImportArguments, "import-checkpoint", arguments)
+    parsed = parse(ImportArguments, "import-checkpoint", arguments)
     from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
     from svfseg.published import import_checkpoint
 
@@ -255,7 +254,7 @@ def run_data(arguments: Sequence[str]) -> None:
 
 
 def _verify(arguments: Sequence[str]) -> None:
-    parsed = _parse(VerifyArguments, "data verify", arguments)
+    parsed = parse(VerifyArguments, "data verify", arguments)
     from svfseg.data.pascal import verify
     from svfseg.progress import verify_table
 
@@ -274,7 +273,7 @@ def _verify(arguments: Sequence[str]) -> None:
 
 
 def _episodes(arguments: Sequence[str]) -> None:
-    parsed = _parse(EpisodesArguments, "data episodes", arguments)
+    parsed = parse(EpisodesArguments, "data episodes", arguments)
     from svfseg.config import DataConfig
     from svfseg.data import draw_test_list, novel_split, test_index, write_episodes
 
@@ -288,7 +287,7 @@ def _episodes(arguments: Sequence[str]) -> None:
 
 def run_demo(arguments: Sequence[str]) -> None:
     """Run ``svfseg demo``."""
-    parsed = _parse(DemoArguments, "demo", arguments)
+    parsed = parse(DemoArguments, "demo", arguments)
     from svfseg.demo import demo
 
     page = demo(parsed.out, parsed.steps, parsed.episodes, parsed.seed)
@@ -303,6 +302,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "inspect": (run_inspect, "show what SVF would train in a network"),
     "import-checkpoint": (run_import, "make a run of a published checkpoint"),
     "data": (run_data, "verify a benchmark's files, write lists of test episodes"),
+    "bench": (run_bench, "what a step, factoring, evaluation, prediction and data cost here"),
     "demo": (run_demo, "frozen backbone against SVF on generated scenes, with a page"),
 }
 
@@ -331,18 +331,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("svfseg: stopped", file=sys.stderr)
         return 130
     return 0
-
-
-def _parse(kind: type[A], command: str, arguments: Sequence[str], default: A | None = None) -> A:
-    given: dict[str, Any] = {} if default is None else {"default": default}
-    parsed: A = tyro.cli(
-        kind,
-        prog=f"svfseg {command}",
-        args=list(arguments),
-        config=(tyro.conf.FlagCreatePairsOff,),
-        **given,
-    )
-    return parsed
 
 
 def _overview() -> str:

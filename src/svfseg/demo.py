@@ -104,8 +104,9 @@ def _clear(out: Path) -> None:
     (out / PAGE).unlink(missing_ok=True)
 
 
-def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int) -> Arm:
-    config = TrainConfig(
+def demo_config(folder: Path, strategy: str, steps: int, seed: int) -> TrainConfig:
+    """The training run of one arm."""
+    return TrainConfig(
         out=str(folder),
         data=DataConfig(name="stickers", size=225, fit=True, validation_fraction=0.0),
         model=ModelConfig(
@@ -117,6 +118,10 @@ def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int) -> A
         seed=seed,
         device="cpu",
     )
+
+
+def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int) -> Arm:
+    config = demo_config(folder, strategy, steps, seed)
     start = time.perf_counter()
     with TrainProgress(f"training, {strategy}") as progress:
         train(config, report=progress)

@@ -65,10 +65,18 @@ class TrainProgress(_Bar):
 
     def __init__(self, label: str = "training") -> None:
         super().__init__(label)
+        self._factoring = _Bar("factoring layers")
+
+    def __exit__(self, *_: object) -> None:
+        self._factoring.__exit__()
+        super().__exit__()
 
     def __call__(self, report: dict[str, Any]) -> None:
         """Take a report of `svfseg.train.train`."""
-        if "loss" in report:
+        if "factored" in report:
+            self._factoring._show(report["factored"], report["layers"], "")
+        elif "loss" in report:
+            self._factoring.__exit__()
             note = f"loss {report['loss']:.3f} {report['speed']:.1f} ep./s"
             self._show(report["step"], report["steps"], note)
         elif "miou" in report:
@@ -119,6 +127,39 @@ def result_table(result: dict[str, Any]) -> str:
     return "\n".join([_rendered(table), *notes])
 
 
+# What a column's numbers are shown in: a factor and a format, for values above 100.
+_UNITS = (("bytes", 1e-6, "{:,.1f} MB"), ("operations", 1e-9, "{:,.1f} G"))
+
+
+def bench_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of a benchmark: what all share on top, a figure a column, bars beside what has one."""
+    shown = [{k: v for k, v in row.items() if k not in ("bars", "arm")} for row in rows]
+    names = list(dict.fromkeys(name for row in shown for name in row))
+    shared = {
+        n for n in names if len(rows) > 1 and all(row.get(n) == shown[0].get(n) for row in shown)
+    }
+    table = Table(title=", ".join(f"{n} {shown[0][n]}" for n in names if n in shared) or None)
+    for name in ("arm", *(n for n in names if n not in shared)):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for row, values in zip(rows, shown, strict=True):
+        bars = row.get("bars", {})
+        cells = [_cell(n, values.get(n), bars.get(n)) for n in names if n not in shared]
+        table.add_row(str(row["arm"]), *cells)
+    return _rendered(table, 160)
+
+
+def _cell(name: str, value: Any, bar: float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return " ".join(f"{k} {v}" for k, v in value.items())
+    text = str(value) if isinstance(value, (str, bool, int)) else f"{value:.3f}"
+    for word, factor, form in _UNITS:
+        if word in name and isinstance(value, (int, float)) and value > 100:
+            text = form.format(value * factor)
+    return text if bar is None else f"{text} (bar {bar:.2f})"
+
+
 def verify_table(reports: Sequence[ListReport]) -> str:
     """Reports of `svfseg.data.pascal.verify` as tables: by list and fold, and by class."""
     table = Table(title="images by fold (a class counts from 2,048 pixels)")
@@ -146,7 +187,7 @@ def verify_table(reports: Sequence[ListReport]) -> str:
     return f"{_rendered(table)}\n{_rendered(classes)}"
 
 
-def _rendered(table: Table) -> str:
+def _rendered(table: Table, width: int = 110) -> str:
     buffer = io.StringIO()
-    Console(file=buffer, width=110).print(table)
+    Console(file=buffer, width=width).print(table)
     return buffer.getvalue().rstrip()

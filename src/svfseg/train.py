@@ -79,8 +79,8 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     Args:
         config: every setting.
         resume: go on from the folder's last checkpoint; its settings must be the same.
-        report: called with a dict after each step ("step", "steps", "loss") and evaluation
-            ("miou", "fb_iou", "best").
+        report: called with a dict after each layer that is factored ("factored", "layers"), each
+            step ("step", "steps", "loss") and each evaluation ("miou", "fb_iou", "best").
 
     Returns:
         The run folder.
@@ -111,7 +111,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     else:
         model, start = build_model(config.model), 0
         fingerprint = backbone_fingerprint(cast(nn.Module, model.backbone))
-        groups = _groups(*tune(model, config.tuning), config)
+        groups = _groups(*tune(model, config.tuning, _factoring(report)), config)
     optimizer = torch.optim.SGD(groups, lr=config.optim.lr, momentum=config.optim.momentum)
     schedule = LambdaLR(optimizer, lambda step: decay(config.optim, step))
     best = -1.0
@@ -165,8 +165,8 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         accelerator.wait_for_everyone()
 
     clock = time.perf_counter()
-    batches = _batches(config, train_split, start, accelerator)
-    for step, items in enumerate(batches, start=start + 1):
+    stream = batches(config, train_split, start, accelerator)
+    for step, items in enumerate(stream, start=start + 1):
         model.train()
         tensors = [
             items[name].to(accelerator.device)
@@ -203,6 +203,12 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
             keep(step)
     accelerator.end_training()
     return run
+
+
+def _factoring(report: Report | None) -> Callable[[int, int], None] | None:
+    if report is None:
+        return None
+    return lambda done, total: report({"factored": done, "layers": total})
 
 
 def check(config: TrainConfig) -> None:
@@ -277,7 +283,7 @@ def per_process(config: TrainConfig, accelerator: Accelerator) -> int:
     return config.optim.batch // int(accelerator.num_processes)
 
 
-def _batches(
+def batches(
     config: TrainConfig, source: Split, start: int, accelerator: Accelerator
 ) -> DataLoader[Any]:
     """Episodes from step ``start`` to the end, this process's share of each batch."""

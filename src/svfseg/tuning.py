@@ -10,6 +10,8 @@ from svfseg.config import TuningConfig, nearest
 from svfseg.models import Backbone
 from svfseg.svf import apply_svf, fuse, set_route
 
+Progress = Callable[[int, int], None]
+
 
 def stages_pattern(stages: tuple[int, ...]) -> str:
     """Regular expression for the layers of some stages of a backbone.
@@ -22,13 +24,14 @@ def stages_pattern(stages: tuple[int, ...]) -> str:
     return rf"layer[{''.join(map(str, sorted(set(stages))))}](\..*)?"
 
 
-def frozen(backbone: Backbone, config: TuningConfig) -> None:
+def frozen(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
     """Nothing trains: the field's habit."""
 
 
-def svf(backbone: Backbone, config: TuningConfig) -> None:
+def svf(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
     """Singular values of the stages' convolutions (Sun et al., NeurIPS 2022)."""
-    apply_svf(backbone, stages_pattern(config.stages), train=config.train, scale=config.scale)
+    target = stages_pattern(config.stages)
+    apply_svf(backbone, target, None, config.train, config.scale, progress)
     make_lean(backbone, config)
 
 
@@ -39,7 +42,7 @@ def make_lean(backbone: nn.Module, config: TuningConfig) -> None:
         fuse(backbone)
 
 
-def full(backbone: Backbone, config: TuningConfig) -> None:
+def full(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
     """Weights and biases of the stages' convolutions."""
     pattern = re.compile(stages_pattern(config.stages))
     for name, layer in backbone.named_modules():
@@ -48,19 +51,22 @@ def full(backbone: Backbone, config: TuningConfig) -> None:
 
 
 # Each gets a backbone that is frozen throughout and leaves trainable what is to train.
-STRATEGIES: dict[str, Callable[[Backbone, TuningConfig], None]] = {
+STRATEGIES: dict[str, Callable[[Backbone, TuningConfig, Progress | None], None]] = {
     "frozen": frozen,
     "svf": svf,
     "full": full,
 }
 
 
-def tune(model: nn.Module, config: TuningConfig) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def tune(
+    model: nn.Module, config: TuningConfig, progress: Progress | None = None
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Freeze the backbone but for what a strategy trains, in place.
 
     Args:
         model: a head with its ``backbone``.
         config: the strategy and its settings.
+        progress: called with (layers factored, layers in all) where that is what takes time.
 
     Returns:
         (head parameters, tuned backbone parameters), for two groups of an optimizer.
@@ -74,7 +80,7 @@ def tune(model: nn.Module, config: TuningConfig) -> tuple[list[nn.Parameter], li
         )
     backbone = cast(Backbone, model.backbone)
     backbone.requires_grad_(False)
-    STRATEGIES[config.strategy](backbone, config)
+    STRATEGIES[config.strategy](backbone, config, progress)
     if backbone.norm == "train":
         for layer in backbone.norm_layers():
             layer.requires_grad_(True)

@@ -167,3 +167,35 @@ class Mine(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+
+
+@pytest.mark.parametrize("head", ["baseline", "pfenet"])
+def test_what_is_met_twice_is_computed_once(head: str) -> None:
+    """The same outputs and gradients from fewer images in every stage."""
+    model = tiny(head).double().eval()
+    query, support, mask = episode(shots=2, batch=3)
+    query, support = query.double(), support.double()
+    query[1] = query[0]  # a query of two episodes
+    support[1], mask[1] = support[0], mask[0]  # with the same supports
+    support[2, 0] = query[0]  # a query that is a support elsewhere
+    support[2, 1], mask[2, 1] = support[0, 1], 1 - mask[0, 1]  # a support with another mask
+    rows: dict[str, list[int]] = {"layer2": [], "layer4": []}
+    for name, seen in rows.items():
+        stage = getattr(model.backbone, name)
+        stage.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(len(args[0])))
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        logits = model(query, support, mask)
+        logits.square().sum().backward()
+        weight = next(p for p in model.backbone.layer2.parameters() if p.requires_grad)
+        return logits.detach(), weight.grad.clone()
+
+    weight = model.backbone.layer2.requires_grad_(True)
+    assert weight is model.backbone.layer2
+    found = run()
+    assert rows == {"layer2": [4], "layer4": [2, 4]}  # of 9 images; of 3 queries and 6 supports
+    model.backbone.norm = "train"  # turns sharing off; nothing else in eval mode
+    expected = run()
+    assert rows["layer2"][1:] == [3, 6]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -1,6 +1,6 @@
 """What every prototype head starts from: reduced features, the class prototype and the prior."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -87,8 +87,7 @@ class Matching(nn.Module):
         """
         batch, shots = support.shape[:2]
         mask = (support_mask == 1).to(query.dtype).flatten(0, 1).unsqueeze(1)
-        seen = backbone.encode(query)
-        shown = backbone.encode(support.flatten(0, 1), partial(_masked, mask=mask))
+        seen, shown = _encoded(backbone, query, support.flatten(0, 1), mask)
         query_features = self.down_query(middle(seen))
         support_features = self.down_supp(middle(shown))
         prototypes = masked_average_pooling(
@@ -185,6 +184,61 @@ def classifier(hidden: int) -> nn.Sequential:
         nn.Dropout2d(0.1),
         nn.Conv2d(hidden, 2, 1),
     )
+
+
+def _encoded(
+    backbone: Backbone, query: Tensor, support: Tensor, mask: Tensor
+) -> tuple[Features, Features]:
+    """Features of queries and of masked supports; what is met twice is computed once.
+
+    Normalisation that trains sees the batch as it is, and a compiler a plain graph.
+    """
+    batch = len(query)
+    places = list(range(batch + len(support)))
+    if backbone.norm == "frozen" and not torch.compiler.is_compiling():
+        places = first_equal(torch.cat([query, support]))
+    if places == sorted(set(places)):
+        return backbone.encode(query), backbone.encode(support, partial(_masked, mask=mask))
+    masks = first_equal(mask)
+    images = sorted(set(places))
+    shallow = backbone.shallow(torch.cat([query, support])[images])
+    found = {place: row for row, place in enumerate(images)}
+    asked = [(place, -1) for place in places[:batch]]
+    shown = [(place, m) for place, m in zip(places[batch:], masks, strict=True)]
+    return (
+        _spread(asked, lambda pairs: backbone.deepen(_rows(shallow, [found[p] for p, _ in pairs]))),
+        _spread(
+            shown,
+            lambda pairs: backbone.deepen(
+                _rows(shallow, [found[p] for p, _ in pairs]),
+                partial(_masked, mask=mask[[m for _, m in pairs]]),
+            ),
+        ),
+    )
+
+
+def _spread(
+    wanted: list[tuple[int, int]], compute: Callable[[list[tuple[int, int]]], Features]
+) -> Features:
+    """Compute each of the wanted once, and give one row for every wish."""
+    distinct = list(dict.fromkeys(wanted))
+    features = compute(distinct)
+    return Features(*_rows(features, [distinct.index(pair) for pair in wanted]))
+
+
+def _rows(tensors: Sequence[Tensor], rows: list[int]) -> tuple[Tensor, ...]:
+    return tuple(tensor[rows] for tensor in tensors)
+
+
+def first_equal(tensors: Tensor) -> list[int]:
+    """For each entry along the first dimension, the position of the first that equals it."""
+    flat = tensors.detach().flatten(1)
+    sums = flat.sum(dim=1, dtype=torch.float64).tolist()
+    first: list[int] = []
+    for i, total in enumerate(sums):
+        same = (j for j in range(i) if sums[j] == total and torch.equal(flat[j], flat[i]))
+        first.append(next(same, i))
+    return first
 
 
 def _masked(features: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -29,6 +29,7 @@ from svfseg.svf.layers import (
 )
 
 Selection = str | Sequence[str] | None
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def apply_svf(
     exclude_modules: Selection = None,
     train: str | Iterable[str] = "S",
     scale: Scale = "direct",
+    progress: Progress | None = None,
 ) -> Summary:
     """Factor the selected layers of a model in place, so that only chosen factors train.
 
@@ -115,6 +117,7 @@ def apply_svf(
         train: which factors train: letters of "S" (singular values), "U", "V".
         scale: "direct" trains s itself; "relative" freezes it and trains a factor on it that
             starts at 1 (the paper's S = S_frozen · S_trainable).
+        progress: called with (layers factored, layers in all) after each.
 
     Returns:
         A summary of the layers; ``print`` shows it as a table.
@@ -128,7 +131,7 @@ def apply_svf(
     if scale not in SCALES:
         raise ValueError(f"scale is {scale!r}: expected one of {', '.join(SCALES)}")
     chosen = select_layers(model, target_modules, exclude_modules)
-    install_targets(factorize_targets(chosen), letters, scale)
+    install_targets(factorize_targets(chosen, progress), letters, scale)
     return svf_summary(model, dict(chosen))
 
 
@@ -245,14 +248,18 @@ def select_layers(
     return selected
 
 
-def factorize_targets(layers: Iterable[tuple[str, nn.Module]]) -> list[Target]:
+def factorize_targets(
+    layers: Sequence[tuple[str, nn.Module]], progress: Progress | None = None
+) -> list[Target]:
     """Factor plain layers without changing them."""
-    targets = []
+    targets: list[Target] = []
     for name, layer in layers:
         try:
             targets.append(Target(name, layer, factorize_layer(layer), fingerprint(layer)))
         except ValueError as error:
             raise ValueError(f"layer {name!r}: {error}") from error
+        if progress is not None:
+            progress(len(targets), len(layers))
     return targets
 
 

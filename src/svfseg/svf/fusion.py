@@ -130,7 +130,8 @@ def pack(mask: Tensor) -> Tensor:
         uint8, (numel / 8 rounded up,).
     """
     flat = mask.as_strided((mask.numel(),), (1,))
-    flat = F.pad(flat, (0, -len(flat) % 8))
+    if len(flat) % 8:
+        flat = F.pad(flat, (0, -len(flat) % 8))
     # eight bytes of 0 and 1 as one word: the product gathers its bits in the top byte
     words = flat.view(torch.int64)
     return ((words * _PACK) >> 56).bitwise_and_(255).to(torch.uint8)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from svfseg.svf.cache import cached
 from svfseg.svf.factorize import Factors, factorize, recompose, unfold
 from svfseg.svf.routes import (
     ROUTES,
@@ -265,9 +266,16 @@ def trained_names(train: str, scale: Scale) -> tuple[str, ...]:
 
 
 def factorize_layer(layer: nn.Module) -> Factors:
-    """Float64 factors of a supported layer's weight, one decomposition a group."""
+    """Factors of a supported layer's weight, one decomposition a group, as `install` takes them.
+
+    Computed in float64, rounded to the weight's precision but not below float32; those of a
+    weight met before come from a cache on disk (see `svfseg.svf.cache.cached`).
+    """
     weight = cast(Tensor, layer.weight)
-    return factorize(weight, cast(int, getattr(layer, "groups", 1)), is_transposed(layer))
+    groups, transposed = cast(int, getattr(layer, "groups", 1)), is_transposed(layer)
+    dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
+    setting = f"groups {groups} transposed {transposed}"
+    return cached(weight, setting, dtype, lambda: factorize(weight, groups, transposed))
 
 
 def fingerprint(layer: nn.Module) -> str:
@@ -287,7 +295,7 @@ def install(layer: nn.Module, factors: Factors, train: str, scale: Scale, digest
 
     Args:
         layer: an instance of one of `SUPPORTED`.
-        factors: its float64 factors.
+        factors: of `factorize_layer`.
         train: the letters of the subspaces that train, of "S", "U", "V".
         scale: "direct" trains s, "relative" a gain on s that starts at 1.
         digest: the `fingerprint` of the layer as it was.

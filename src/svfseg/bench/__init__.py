@@ -1,0 +1,1 @@
+"""What svfseg costs, measured: each benchmark gives rows (plain dicts) and says its bars."""

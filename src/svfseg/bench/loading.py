@@ -1,0 +1,65 @@
+"""Whether data keeps up with training: images a second and worker, and the share of waiting."""
+
+import time
+
+import torch
+
+from svfseg.bench.measure import Row
+from svfseg.config import TrainConfig
+from svfseg.data import TrainEpisodes, build_splits
+from svfseg.models import build_model
+from svfseg.runtime import make_accelerator, seed_everything
+from svfseg.train import Objective, batches
+from svfseg.tuning import tune
+
+BAR = 0.05
+
+
+def bench_data(config: TrainConfig, steps: int = 20, warm: int = 3) -> Row:
+    """One row: loading alone in this process, then real training steps with the config's workers.
+
+    Args:
+        config: of a training run; nothing is written.
+        steps: training steps that count.
+        warm: steps before, in which the workers start.
+    """
+    accelerator = make_accelerator(config.device, config.precision)
+    source, _ = build_splits(config.data)
+    data, optim = config.data, config.optim
+    episodes = TrainEpisodes(
+        source, config.shot, config.seed, steps * optim.batch, data.size, data.scale, data.fit
+    )
+    start = time.perf_counter()
+    for i in range(len(episodes)):
+        episodes[i]
+    alone = len(episodes) * (1 + config.shot) / (time.perf_counter() - start)
+
+    seed_everything(config.seed)
+    model = build_model(config.model)
+    head, tuned = tune(model, config.tuning)
+    optimizer = torch.optim.SGD([*head, *tuned], lr=optim.lr)
+    objective, optimizer = accelerator.prepare(Objective(model, optim.aux_weight), optimizer)
+    model.train()
+    stream = iter(batches(config, source, 0, accelerator))
+    waiting, total, mark = 0.0, 0.0, time.perf_counter()
+    for step in range(warm + steps):
+        items = next(stream)
+        arrived = time.perf_counter()
+        names = ("query", "support", "support_mask", "target")
+        with accelerator.autocast():
+            loss = objective(*(items[name].to(accelerator.device) for name in names))
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss.detach())
+        done = time.perf_counter()
+        if step >= warm:
+            waiting, total = waiting + arrived - mark, total + done - mark
+        mark = done
+    images = steps * optim.batch * (1 + config.shot)
+    return {
+        "data": data.name, "side": data.size, "batch": optim.batch, "workers": config.workers,
+        "arm": config.tuning.strategy, "images per second and worker": alone,
+        "images per second in training": images / total, "seconds": total / steps,
+        "waiting": waiting / total, "bars": {"waiting": BAR},
+    }  # fmt: skip

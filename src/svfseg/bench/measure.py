@@ -1,0 +1,101 @@
+"""Clocks, memory and the machine's own rates, for all benchmarks."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Row = dict[str, Any]
+
+
+def alternate(
+    arms: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu", warm: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of every arm, all arms in turn in each round, so that they share the machine's mood.
+
+    Args:
+        arms: name -> what to time.
+        repeats: rounds that count.
+        device: waited for before the clock is read.
+        warm: rounds before, that do not count.
+    """
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(warm + repeats):
+        for name, run in arms.items():
+            _wait(device)
+            start = time.perf_counter()
+            run()
+            _wait(device)
+            if number >= warm:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def spread(times: Iterable[float]) -> Row:
+    """Median, minimum and maximum of some seconds."""
+    values = list(times)
+    return {"seconds": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def paired(ours: list[float], other: list[float]) -> float:
+    """Median over rounds of ours / other: what the machine does to a whole round cancels."""
+    return statistics.median(a / b for a, b in zip(ours, other, strict=True))
+
+
+def saved_bytes(model: nn.Module, forward: Callable[[], list[Tensor]]) -> tuple[int, list[Tensor]]:
+    """(bytes kept for the backward pass, each storage once, without weights; the outputs)."""
+    own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in own:
+            kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = forward()
+    return sum(kept.values()), outputs
+
+
+def resident_bytes(model: nn.Module) -> int:
+    """Bytes of parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def machine_rates(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Row:
+    """The rates that bound everything here: of a large convolution, and of a large copy.
+
+    A convolution and not a matrix product: on CPUs they come from different libraries, and the
+    convolution's is often the faster.
+    """
+    x = torch.randn(1, 512, 64, 64, device=device, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    w = torch.randn(512, 512, 3, 3, device=device, dtype=dtype)
+    w = w.contiguous(memory_format=torch.channels_last)
+    big = torch.randn(2**25, device=device)
+    out = torch.empty_like(big)
+    with torch.no_grad():
+        times = alternate(
+            {
+                "conv": lambda: nn.functional.conv2d(x, w, padding=1),
+                "copy": lambda: out.copy_(big),
+            },
+            7,
+            device,
+        )
+    return {
+        "operations_per_second": 2 * 64 * 64 * 512 * 512 * 9 / min(times["conv"]),
+        "bytes_per_second": 2 * 4 * big.numel() / min(times["copy"]),
+    }
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

@@ -1,0 +1,64 @@
+"""A further query after `set_support`, against the path that looks at the supports again."""
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from svfseg.bench.measure import Row, alternate, machine_rates, paired, spread
+from svfseg.config import BackboneConfig, ModelConfig
+from svfseg.models import build_model
+
+
+def bench_predict(
+    backbones: tuple[str, ...] = ("tf_efficientnet_lite0", "resnet50"),
+    size: int = 473,
+    stride: int = 8,
+    repeats: int = 7,
+    device: str = "cpu",
+) -> list[Row]:
+    """Rows of each backbone with the baseline head: both paths, and their ratio with its bar."""
+    rows: list[Row] = []
+    rate = machine_rates(device)["operations_per_second"]
+    for name in backbones:
+        torch.manual_seed(0)
+        config = ModelConfig(backbone=BackboneConfig(name, "none", stride))
+        model: Any = build_model(config).eval().to(device)
+        image = 255 * torch.rand(1, 3, size, size, device=device)
+        mask = torch.zeros(size, size, device=device)
+        mask[size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+        with torch.inference_mode():
+            shown = model.views(image, [mask], query=False)[1]
+
+            def query(model: Any = model, image: Any = image, shown: Any = shown) -> torch.Tensor:
+                seen, _ = model.views(image, [])
+                logits: torch.Tensor = model.outline([seen], [shown], (size, size))
+                return logits
+
+            def both(model: Any = model, image: Any = image, mask: Any = mask) -> torch.Tensor:
+                logits: torch.Tensor = model(image, image[None], mask[None, None])
+                return logits
+
+            times = alternate({"two images": both, "after set_support": query}, repeats, device)
+            for arm, run in (("two images", both), ("after set_support", query)):
+                with FlopCounterMode(display=False) as counter:
+                    run()
+                found = spread(times[arm])
+                done = counter.get_total_flops()
+                rows.append(
+                    {
+                        "backbone": name, "output stride": stride, "side": size, "arm": arm,
+                        "operations": done, **found,
+                        "share of the measured rate": done / found["seconds"] / rate,
+                    }
+                )  # fmt: skip
+        rows.append(
+            {
+                "backbone": name, "output stride": stride, "side": size,
+                "arm": "after set_support / two images",
+                "seconds": paired(times["after set_support"], times["two images"]),
+                "operations": rows[-1]["operations"] / rows[-2]["operations"],
+                "bars": {"seconds": 0.6},
+            }
+        )  # fmt: skip
+    return rows

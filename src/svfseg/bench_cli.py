@@ -1,0 +1,171 @@
+"""The commands of ``svfseg bench``."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from svfseg.arguments import parse
+from svfseg.config import TrainConfig, from_dict, nearest, read_config
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class StepArguments:
+    """Time and memory of a training step: frozen, full, the paper's three operations, ours."""
+
+    networks: Positional[tuple[str, ...]] = ("resnet50", "resnet50_deep")
+    """Of resnet50, resnet50_deep, vgg16_bn, tf_efficientnet_lite0, vit_small_patch16_224."""
+    repeats: int = 9
+    precision: Literal["float32", "bf16"] = "float32"
+    layout: Literal["channels_last", "contiguous"] = "channels_last"
+    mode: Literal["eager", "compile", "graphs"] = "eager"
+    """compile and graphs (CUDA graphs) go through torch.compile."""
+    device: str = "cpu"
+    json: Path | None = None
+    """Write the rows here, one JSON object a line; else they are printed after the table."""
+
+
+@dataclass(frozen=True)
+class FactorArguments:
+    """Seconds to factor a ResNet-50: LAPACK alone, apply_svf at first, and from the cache."""
+
+    repeats: int = 3
+    json: Path | None = None
+    """Write the rows here, one JSON object a line; else they are printed after the table."""
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Episodes a second with features shared between episodes, against each one anew."""
+
+    root: Positional[Path]
+    """The VOC2012 folder; fold 0 of its val list is evaluated."""
+    backbone: str = "resnet50"
+    size: int = 225
+    shots: tuple[int, ...] = (1, 5)
+    episodes: int = 1000
+    uncached: int = 100
+    """Episodes of the list that the uncached path runs: it does all of them alike."""
+    cache: int = 4096
+    """MiB of features."""
+    small: int = 128
+    """MiB of the small bound, past which features are computed again."""
+    device: str = "cpu"
+    json: Path | None = None
+    """Write the rows here, one JSON object a line; else they are printed after the table."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """A further query after set_support, against looking at the supports again."""
+
+    backbones: Positional[tuple[str, ...]] = ("tf_efficientnet_lite0", "resnet50")
+    size: int = 473
+    output_stride: int = 8
+    repeats: int = 7
+    device: str = "cpu"
+    json: Path | None = None
+    """Write the rows here, one JSON object a line; else they are printed after the table."""
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Images a second and worker, and the share of a training step spent waiting for data."""
+
+    configs: Positional[tuple[Path, ...]] = ()
+    """Configs of svfseg train; without one, the demo's."""
+    root: str = ""
+    """Folder of the data, instead of the config's."""
+    steps: int = 20
+    json: Path | None = None
+    """Write the rows here, one JSON object a line; else they are printed after the table."""
+
+
+def run_bench(words: Sequence[str]) -> None:
+    """Run ``svfseg bench step|factor|eval|predict|data``."""
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: svfseg bench {'|'.join(BENCHES)} ...")
+        return
+    if words[0] not in BENCHES:
+        raise ValueError(f"unknown command bench {words[0]}{nearest(words[0], BENCHES)}")
+    kind, run = BENCHES[words[0]]
+    parsed = parse(kind, f"bench {words[0]}", words[1:])
+    if parsed.json is not None and not parsed.json.parent.is_dir():
+        raise ValueError(f"no folder {parsed.json.parent} to write {parsed.json.name} in")
+    from svfseg.progress import bench_table
+    from svfseg.runtime import environment
+
+    rows = run(parsed)
+    print(bench_table(rows))
+    lines = "\n".join(json.dumps(row) for row in [*rows, {"environment": environment()}])
+    if parsed.json is None:
+        print(lines)
+    else:
+        parsed.json.write_text(lines + "\n")
+
+
+def _step(parsed: StepArguments) -> Rows:
+    from svfseg.bench.step import SETTINGS, bench_step
+
+    for name in parsed.networks:
+        if name not in SETTINGS:
+            raise ValueError(f"unknown network {name}{nearest(name, SETTINGS)}")
+    last = parsed.layout == "channels_last"
+    rest = (parsed.repeats, parsed.device, parsed.precision, last, parsed.mode)
+    return [row for name in parsed.networks for row in bench_step(name, *rest)]
+
+
+def _factor(parsed: FactorArguments) -> Rows:
+    from svfseg.bench.factor import bench_factor
+
+    return bench_factor(parsed.repeats)
+
+
+def _eval(parsed: EvalArguments) -> Rows:
+    from svfseg.bench.evaluation import bench_eval
+
+    return bench_eval(
+        str(parsed.root),
+        parsed.backbone,
+        parsed.size,
+        parsed.shots,
+        parsed.episodes,
+        parsed.uncached,
+        parsed.cache,
+        parsed.small,
+        parsed.device,
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+
+
+def _predict(parsed: PredictArguments) -> Rows:
+    from svfseg.bench.prediction import bench_predict
+
+    rest = (parsed.size, parsed.output_stride, parsed.repeats, parsed.device)
+    return bench_predict(parsed.backbones, *rest)
+
+
+def _data(parsed: DataArguments) -> Rows:
+    from svfseg.bench.loading import bench_data
+    from svfseg.demo import demo_config
+
+    configs = [from_dict(TrainConfig, read_config(path)) for path in parsed.configs]
+    if parsed.root:
+        configs = [replace(c, data=replace(c.data, root=parsed.root)) for c in configs]
+    configs = configs or [demo_config(Path("demo"), "svf", 1, 0)]
+    return [bench_data(config, parsed.steps) for config in configs]
+
+
+BENCHES: dict[str, tuple[type[Any], Callable[[Any], Rows]]] = {
+    "step": (StepArguments, _step),
+    "factor": (FactorArguments, _factor),
+    "eval": (EvalArguments, _eval),
+    "predict": (PredictArguments, _predict),
+    "data": (DataArguments, _data),
+}
