@@ -59,6 +59,20 @@ def test_the_readmes_table_is_made_from_the_results() -> None:
     assert pascal5i_reduced.table() in (ROOT / "README.md").read_text()
 
 
+def test_the_performance_tables_are_made_from_their_rows() -> None:
+    sys.path.insert(0, str(ROOT / "results"))
+    try:
+        import performance
+    finally:
+        sys.path.remove(str(ROOT / "results"))
+    text = (ROOT / "docs" / "performance.md").read_text()
+    for name, table in performance.tables().items():
+        assert table in text, name
+    for name in performance.COMMANDS:
+        assert performance.rows(name)
+        assert performance.environment(name)["torch"]
+
+
 def test_every_result_row_has_its_command_and_setting() -> None:
     rows = list(csv.DictReader((ROOT / "results" / "pascal5i_reduced.csv").open()))
     assert {(row["strategy"], row["seed"]) for row in rows} == {

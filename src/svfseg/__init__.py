@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.predict import Predictor
     from svfseg.svf import (
         apply_svf,
+        fuse,
+        set_route,
         load_adapter,
         merge_svf,
         plan_svf,
@@ -27,6 +29,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "apply_svf": "svfseg.svf",
+    "fuse": "svfseg.svf",
+    "set_route": "svfseg.svf",
     "merge_svf": "svfseg.svf",
     "plan_svf": "svfseg.svf",
     "svf_parameters": "svfseg.svf",
@@ -47,6 +51,8 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "apply_svf",
+    "fuse",
+    "set_route",
     "build_backbone",
     "build_model",
     "evaluate",

@@ -54,7 +54,7 @@ class EvalArguments:
     """Episodes of the list that the uncached path runs: it does all of them alike."""
     cache: int = 4096
     """MiB of features."""
-    small: int = 128
+    small: int = 0
     """MiB of the small bound, past which features are computed again."""
     device: str = "cpu"
     json: Path | None = None

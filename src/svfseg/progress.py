@@ -155,7 +155,7 @@ def _cell(name: str, value: Any, bar: float | None) -> str:
         return " ".join(f"{k} {v}" for k, v in value.items())
     text = str(value) if isinstance(value, (str, bool, int)) else f"{value:.3f}"
     for word, factor, form in _UNITS:
-        if word in name and isinstance(value, (int, float)) and value > 100:
+        if word in name and isinstance(value, (int, float)) and value > 100:  # not a ratio
             text = form.format(value * factor)
     return text if bar is None else f"{text} (bar {bar:.2f})"
 

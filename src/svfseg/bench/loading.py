@@ -1,6 +1,7 @@
 """Whether data keeps up with training: images a second and worker, and the share of waiting."""
 
 import time
+from dataclasses import replace
 
 import torch
 
@@ -25,14 +26,18 @@ def bench_data(config: TrainConfig, steps: int = 20, warm: int = 3) -> Row:
     """
     accelerator = make_accelerator(config.device, config.precision)
     source, _ = build_splits(config.data)
+    config = replace(config, optim=replace(config.optim, steps=warm + steps))
     data, optim = config.data, config.optim
     episodes = TrainEpisodes(
         source, config.shot, config.seed, steps * optim.batch, data.size, data.scale, data.fit
     )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker has
     start = time.perf_counter()
     for i in range(len(episodes)):
         episodes[i]
     alone = len(episodes) * (1 + config.shot) / (time.perf_counter() - start)
+    torch.set_num_threads(threads)
 
     seed_everything(config.seed)
     model = build_model(config.model)

@@ -92,6 +92,20 @@ def machine_rates(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Ro
     }
 
 
+def bounds(operations: int, bytes_: int, rates: Row) -> Row:
+    """Seconds that no program on this machine can go below, by either rate.
+
+    Args:
+        operations: of the whole computation.
+        bytes_: that must move at least: weights for each pass, and what is kept, there and back.
+        rates: of `machine_rates`.
+    """
+    return {
+        "operations bound": operations / rates["operations_per_second"],
+        "bytes bound": bytes_ / rates["bytes_per_second"],
+    }
+
+
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 

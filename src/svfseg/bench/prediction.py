@@ -5,7 +5,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from svfseg.bench.measure import Row, alternate, machine_rates, paired, spread
+from svfseg.bench.measure import (
+    Row,
+    alternate,
+    bounds,
+    machine_rates,
+    paired,
+    resident_bytes,
+    spread,
+)
 from svfseg.config import BackboneConfig, ModelConfig
 from svfseg.models import build_model
 
@@ -19,7 +27,7 @@ def bench_predict(
 ) -> list[Row]:
     """Rows of each backbone with the baseline head: both paths, and their ratio with its bar."""
     rows: list[Row] = []
-    rate = machine_rates(device)["operations_per_second"]
+    rates = machine_rates(device)
     for name in backbones:
         torch.manual_seed(0)
         config = ModelConfig(backbone=BackboneConfig(name, "none", stride))
@@ -49,7 +57,7 @@ def bench_predict(
                     {
                         "backbone": name, "output stride": stride, "side": size, "arm": arm,
                         "operations": done, **found,
-                        "share of the measured rate": done / found["seconds"] / rate,
+                        **bounds(done, resident_bytes(model), rates),
                     }
                 )  # fmt: skip
         rows.append(

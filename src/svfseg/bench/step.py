@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from svfseg.bench.measure import (
     Row,
     alternate,
+    bounds,
     machine_rates,
     paired,
     resident_bytes,
@@ -177,10 +178,8 @@ def bench_step(
     times = alternate(runs, repeats, device)
     for row in rows:
         row |= spread(times[row["arm"]])
-        row["operations per second"] = row["operations"] / row["seconds"]
-        row["share of the measured rate"] = (
-            row["operations per second"] / rates["operations_per_second"]
-        )
+        row |= bounds(row["operations"], 2 * row["saved bytes"] + 2 * row["resident bytes"], rates)
+        row["bound / seconds"] = row["operations bound"] / row["seconds"]
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
             runs[row["arm"]]()
