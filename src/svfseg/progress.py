@@ -37,7 +37,7 @@ class _Bar:
             console=Console(stderr=True),
         )
         self._task: TaskID | None = None
-        self._start = 0.0
+        self._start = self._printed = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -48,14 +48,18 @@ class _Bar:
 
     def _show(self, done: int, total: int, note: str) -> None:
         if self._task is None:
-            self._start = time.perf_counter()
+            self._start = self._printed = time.perf_counter()
             if self._bar.console.is_terminal:
                 self._bar.start()
             self._task = self._bar.add_task(self.label, total=total, note="")
         self._bar.update(self._task, completed=done, total=total, note=note)
-        tenth = max(1, total // 10)
-        if not self._bar.console.is_terminal and (done % tenth == 0 or done == total):
-            left = (time.perf_counter() - self._start) / done * (total - done)
+        if self._bar.console.is_terminal:
+            return
+        # in a pipe or a log: a line for each tenth, and no more than one a second
+        now = time.perf_counter()
+        if done == total or (done % max(1, total // 10) == 0 and now - self._printed >= 1):
+            self._printed = now
+            left = (now - self._start) / done * (total - done)
             text = f"{self.label}: {done} of {total}, {left:.0f} s left, {note}"
             print(text.rstrip(", "), file=sys.stderr, flush=True)
 
