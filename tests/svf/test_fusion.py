@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from svfseg.bench.measure import saved_bytes
 from svfseg.svf import apply_svf, fuse, merge_svf, svf_parameters, unfuse
 from svfseg.svf.fusion import FoldedNorm, LeanReLU, pack, unpack
 from tests.svf.layer_table import error
-from tests.svf.test_routes import saved_bytes
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -101,7 +101,7 @@ def test_every_norm_behind_a_standard_layer_is_folded(name: str) -> None:
     assert len(found) == expected
     assert all(getattr(p, n).folded_norm() is m for m in found for p, n in [m.svf_conv])
     # max pooling, in VGG, keeps its input
-    assert saved_bytes(fused, lambda: fused(x)) < 0.6 * saved_bytes(plain, lambda: plain(x))
+    assert saved_bytes(fused, lambda: fused(x))[0] < 0.6 * saved_bytes(plain, lambda: plain(x))[0]
 
 
 @every_model
@@ -212,7 +212,7 @@ def test_relu_keeps_a_bit_and_has_second_derivatives(kind: type, inplace: bool) 
     w = torch.randn_like(y)
     (g,), (g2,) = (torch.autograd.grad((v * w).sum(), x) for v in (y, y2))
     assert torch.equal(g, g2)
-    assert saved_bytes(relu, lambda: relu(x + 0)) == -(-x.numel() // 8)
+    assert saved_bytes(relu, lambda: relu(x + 0))[0] == -(-x.numel() // 8)
     assert torch.autograd.gradgradcheck(lambda v: relu(v * v), (x,))
 
 

@@ -9,28 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from svfseg.bench.measure import saved_bytes
 from svfseg.svf import apply_svf, merge_svf, set_route, svf_parameters
 from svfseg.svf.layers import FactoredLayer
 from svfseg.svf.routes import ROUTES, Geometry, multiplications, positions
 from tests.svf.layer_table import CASES, error, made
 
 every_layer = pytest.mark.parametrize("name", CASES)
-
-
-def saved_bytes(model: nn.Module, run: object) -> int:
-    """Bytes kept for the backward pass besides parameters and buffers, each storage once."""
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        run()  # type: ignore[operator]
-    return sum(kept.values())
 
 
 @every_layer
@@ -65,9 +50,9 @@ def test_only_z_is_kept() -> None:
     apply_svf(layer)
     set_route(layer, "factored")
     x = torch.randn(2, 64, 10, 10, requires_grad=True)
-    assert saved_bytes(layer, lambda: layer(x)) == 4 * 2 * 8 * 10 * 10  # z, not x
+    assert saved_bytes(layer, lambda: layer(x))[0] == 4 * 2 * 8 * 10 * 10  # z, not x
     layer.s.requires_grad_(False)
-    assert saved_bytes(layer, lambda: layer(x)) == 0
+    assert saved_bytes(layer, lambda: layer(x))[0] == 0
 
 
 def test_second_derivatives_are_refused_or_right() -> None:

@@ -3,12 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def alternate(
@@ -45,7 +46,7 @@ def paired(ours: list[float], other: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, other, strict=True))
 
 
-def saved_bytes(model: nn.Module, forward: Callable[[], list[Tensor]]) -> tuple[int, list[Tensor]]:
+def saved_bytes(model: nn.Module, forward: Callable[[], T]) -> tuple[int, T]:
     """(bytes kept for the backward pass, each storage once, without weights; the outputs)."""
     own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
