@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from svfseg.bench.measure import saved_bytes
-from svfseg.svf import apply_svf, fuse, merge_svf, svf_parameters, unfuse
+from svfseg.svf import apply_svf, fuse, merge_svf, set_route, svf_parameters, unfuse
 from svfseg.svf.fusion import FoldedNorm, LeanReLU, pack, unpack
 from tests.svf.layer_table import error
 
@@ -172,6 +172,30 @@ def test_shared_and_branching_layers_are_left_alone() -> None:
     model = settled(Branch())
     apply_svf(model)
     assert fuse(model) == 0
+
+
+def test_a_norm_whose_channels_depend_on_the_input_is_left_alone() -> None:
+    """BatchNorm1d normalises the second dimension, a linear layer's channels are the last."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double().eval().requires_grad_(False)
+    nn.init.uniform_(model[1].running_var, 0.5, 1.5)
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    expected = model(x)
+    apply_svf(model)
+    assert fuse(model) == 0
+    assert error(model(x), expected) < 1e-12
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_a_bias_trains_too_if_it_is_asked_to(fold: bool) -> None:
+    plain, model, x = both("block")
+    for m in (plain, model):
+        m.conv1.bias.requires_grad_(True)
+        (m if fold or m is plain else unfuse(m))(x).square().sum().backward()
+    assert model.conv1.bias.grad is not None
+    set_route(plain, "differentiable")
+    plain.zero_grad()
+    plain(x).square().sum().backward()
+    assert error(model.conv1.bias.grad, plain.conv1.bias.grad) < 1e-10
 
 
 def test_what_cannot_be_traced_is_searched_inside() -> None:

@@ -59,7 +59,7 @@ class FoldedNorm(nn.Module):
 def fuse(model: nn.Module) -> int:
     """Make the passes around factored layers cheap, in place; outputs and gradients stay.
 
-    Behind each factored layer whose output goes to one batch normalisation and nowhere else
+    Behind each factored layer whose output goes to one BatchNorm2d or 3d and nowhere else
     (found by ``torch.fx``), the normalisation is folded into the layer's U and bias for as long
     as it is in eval mode with frozen weights and neither has a forward or backward hook: the
     layer's output is then the normalised one. ReLU and ReLU6 modules keep one bit a value for
@@ -173,7 +173,8 @@ def _pairs(model: nn.Module) -> Iterator[tuple[Place, Place]]:
         if (
             isinstance(layer, FactoredLayer)
             and not layer.svf_own_forward
-            and isinstance(norm, _BatchNorm)
+            # of the others, which dimension is the channels' depends on the input
+            and isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d))
             and _tail(type(norm)) is not None
         ):
             yield _place(model, node.target), _place(model, user.target)

@@ -159,7 +159,7 @@ def along_channels(values: Tensor, geometry: Geometry) -> Tensor:
 class Factored(torch.autograd.Function):
     """y = g * (U (s * (V x))) + shift, keeping z = V x and nothing else of the activations.
 
-    Gradients reach x and s alone. ``gain`` is a frozen normalisation's factor on each output
+    Gradients reach x, s and shift. ``gain`` is a frozen normalisation's factor on each output
     channel, or None.
     """
 
@@ -196,15 +196,22 @@ class Factored(torch.autograd.Function):
         z, s, U, Vh, gain = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
         t = expand_back(dy, _gained(U, gain).to(dy.dtype), geometry)
-        dx = ds = None
+        dx = ds = dshift = None
         if ctx.needs_input_grad[1]:
-            channels = t.dim() - 1 if geometry.kind == "linear" else 1
-            rest = [d for d in range(t.dim()) if d != channels]
-            ds = (z.to(s.dtype) * t).sum(rest).reshape(s.shape) if rest else (z * t).view_as(s)
+            ds = _per_channel(z.to(s.dtype) * t, geometry).reshape(s.shape)
+        if ctx.needs_input_grad[5]:  # a bias that somebody trains as well
+            dshift = _per_channel(dy.to(s.dtype), geometry)
         if ctx.needs_input_grad[0]:
             t.mul_(along_channels(s, geometry).to(t.dtype))
             dx = project_back(t, Vh.to(t.dtype), geometry, ctx.size)
-        return dx, ds, None, None, None, None, None
+        return dx, ds, None, None, None, dshift, None
+
+
+def _per_channel(values: Tensor, geometry: Geometry) -> Tensor:
+    """Sum over all but the channels."""
+    channels = values.dim() - 1 if geometry.kind == "linear" else 1
+    rest = [d for d in range(values.dim()) if d != channels]
+    return values.sum(rest) if rest else values
 
 
 def _gained(U: Tensor, gain: Tensor | None) -> Tensor:
@@ -215,7 +222,7 @@ def positions(x: Tensor, geometry: Geometry) -> int:
     """At how many positions the layer's output is computed for an input, batch included."""
     if geometry.kind == "linear":
         return x.numel() // max(1, x.shape[-1])
-    count = x.shape[0] if x.dim() > len(geometry.kernel) + 1 else 1
+    count = x.shape[0]
     sizes = x.shape[-len(geometry.kernel) :]
     for had, s, p, d, k in zip(
         sizes, geometry.stride, geometry.padding, geometry.dilation, geometry.kernel, strict=True
