@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from svfseg.svf.classes import mixed, rebuild
 from svfseg.svf.layers import FactoredLayer, can_fold
 
 # Classes that add something after the normalisation, by name, so that their library is not
@@ -32,7 +33,7 @@ class LeanReLU(nn.Module):
         return y
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (LeanReLU, self.svf_base), self.__dict__
+        return rebuild, (LeanReLU, self.svf_base, LeanReLU.__name__), self.__dict__
 
 
 class FoldedNorm(nn.Module):
@@ -53,7 +54,7 @@ class FoldedNorm(nn.Module):
         return input
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (FoldedNorm, self.svf_base), self.__dict__
+        return rebuild, (FoldedNorm, self.svf_base, FoldedNorm.__name__), self.__dict__
 
 
 def fuse(model: nn.Module) -> int:
@@ -197,19 +198,4 @@ def _change(module: nn.Module, kind: type[nn.Module]) -> None:
     if issubclass(base, kind):
         return
     module.svf_base = base  # type: ignore[assignment]
-    module.__class__ = cast(Any, _mixed(kind, base))
-
-
-def _mixed(kind: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
-    if (kind, base) not in _CLASSES:
-        names = {"__module__": base.__module__}
-        _CLASSES[kind, base] = type(f"{kind.__name__}{base.__name__}", (kind, base), names)
-    return _CLASSES[kind, base]
-
-
-_CLASSES: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
-
-
-def _rebuild(kind: type[nn.Module], base: type[nn.Module]) -> nn.Module:
-    mixed = _mixed(kind, base)
-    return mixed.__new__(mixed)
+    module.__class__ = mixed(kind, base, kind.__name__)

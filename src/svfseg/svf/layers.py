@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svfseg.svf.cache import cached
+from svfseg.svf.classes import mixed, rebuild
 from svfseg.svf.factorize import Factors, factorize, recompose, unfold
 from svfseg.svf.routes import (
     ROUTES,
@@ -39,6 +40,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SUPPORTED: tuple[type[nn.Module], ...] = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
 
 _HALF = (torch.float16, torch.bfloat16)
+_PREFIX = "SVF"
 
 
 class FactoredLayer(nn.Module):
@@ -218,7 +220,7 @@ class FactoredLayer(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made at run time and has no importable name; its base has one.
-        return _rebuild, (self.svf_base,), self.__dict__
+        return rebuild, (FactoredLayer, self.svf_base, _PREFIX), self.__dict__
 
     @property
     def _like(self) -> Tensor:
@@ -326,7 +328,7 @@ def install(layer: nn.Module, factors: Factors, train: str, scale: Scale, digest
     layer.register_buffer("svf_like", weight.detach().new_empty(0), persistent=False)
     if bias is not None:
         bias.requires_grad_(False)
-    layer.__class__ = _factored_class(type(layer))
+    layer.__class__ = mixed(FactoredLayer, type(layer), _PREFIX)
 
 
 def uninstall(layer: FactoredLayer) -> None:
@@ -386,19 +388,3 @@ def _has_own_forward(base: type[nn.Module]) -> bool:
     if issubclass(base, _TRANSPOSED):
         methods = ("forward", "_output_padding")
     return any(getattr(base, m) is not getattr(standard, m) for m in methods)
-
-
-def _factored_class(base: type[nn.Module]) -> type[nn.Module]:
-    if base not in _CLASSES:
-        names = {"__module__": base.__module__}
-        _CLASSES[base] = type(f"SVF{base.__name__}", (FactoredLayer, base), names)
-    return _CLASSES[base]
-
-
-# One class for each base, so that equal layers have equal types.
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
-
-
-def _rebuild(base: type[nn.Module]) -> nn.Module:
-    kind = _factored_class(base)
-    return kind.__new__(kind)

@@ -1,0 +1,23 @@
+"""Classes made at run time: an object changes what it does and stays the object that it was."""
+
+from typing import Any
+
+from torch import nn
+
+# One class for each pair, so that equal modules have equal types.
+_CLASSES: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
+
+
+def mixed(kind: type[nn.Module], base: type[nn.Module], prefix: str) -> type[nn.Module]:
+    """The class of a ``base`` object that does what ``kind`` adds; named prefix + base."""
+    if (kind, base) not in _CLASSES:
+        names = {"__module__": base.__module__}
+        _CLASSES[kind, base] = type(f"{prefix}{base.__name__}", (kind, base), names)
+    return _CLASSES[kind, base]
+
+
+def rebuild(kind: type[nn.Module], base: type[nn.Module], prefix: str) -> nn.Module:
+    """An empty object of that class: its name cannot be imported, those of its parts can."""
+    made: Any = mixed(kind, base, prefix)
+    empty: nn.Module = made.__new__(made)
+    return empty
