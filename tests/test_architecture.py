@@ -12,15 +12,16 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "svfseg"
 FLOORS = {
     "config": 0,
     "svf": 1, "metrics": 1, "functional": 1,
-    "models": 2, "data": 2,
+    "models": 2, "data": 2, "inserts": 2,
     "tuning": 3, "checkpoint": 3, "runtime": 3, "views": 3,
-    "train": 4, "evaluate": 4, "predict": 4, "published": 4,
+    "train": 4, "selection": 4, "evaluate": 4, "predict": 4, "published": 4,
     "progress": 5, "demo": 5, "bench": 5, "arguments": 5,
     "cli": 6, "bench_cli": 6, "__main__": 6,
 }  # fmt: skip
 # Two modules of one floor may know each other only in this direction.
 BESIDE = {
-    ("train", "evaluate"),
+    ("train", "selection"),
+    ("selection", "evaluate"),
     ("checkpoint", "tuning"),
     ("demo", "progress"),
     ("cli", "bench_cli"),

@@ -204,7 +204,7 @@ def test_the_published_habit_is_available_and_written_down(data: Path, tmp_path:
 def test_honest_selection_never_loads_a_novel_image(
     data: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    import svfseg.train as loop
+    import svfseg.selection as loop
 
     def forbidden(*_: object) -> None:
         raise AssertionError("the test fold was touched")

@@ -6,7 +6,7 @@
     RUN/best, RUN/last      a checkpoint each:
         checkpoint.json     format, step, score, fingerprint of the base backbone
         model.safetensors   the head, and what else trained but for the singular values
-        adapter/            the singular values (strategy svf)
+        adapter/            the singular values (strategies with svf)
         training.pt         optimizer and random state, to resume (last only)
 
 With random base weights (weights: none), which nobody can load again, model.safetensors holds
@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from svfseg.config import ModelConfig, TrainConfig, from_dict, read_config
 from svfseg.models import Backbone, build_model
-from svfseg.svf import load_adapter, merge_svf, save_adapter
+from svfseg.svf import load_adapter, save_adapter
 from svfseg.svf.files import replace_folder
 from svfseg.svf.layers import factored_layers
-from svfseg.tuning import make_lean, tune
+from svfseg.tuning import finish_svf, merge_tuned, tune
 
 FORMAT = 1
 ADAPTER = "adapter"
@@ -57,7 +57,7 @@ def save_checkpoint(
 
     Args:
         folder: RUN/best or RUN/last.
-        model: as trained, factored where the strategy is svf.
+        model: as trained, factored where the strategy is so.
         config: of the run.
         fingerprint: `backbone_fingerprint` before tuning.
         info: step and scores, for the reader.
@@ -80,7 +80,7 @@ def save_checkpoint(
 
 
 def load_run(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, TrainConfig]:
-    """A run's model, its singular values merged: plain layers, in eval mode.
+    """A run's model in eval mode, what was trained merged: plain layers but for adapters.
 
     Raises:
         FileNotFoundError: no run, or no checkpoint in it.
@@ -89,8 +89,7 @@ def load_run(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, Trai
     run = Path(run)
     config = run_config(run)
     model = restore_model(run / checkpoint, config)
-    if config.tuning.strategy == "svf":
-        merge_svf(cast(nn.Module, model.backbone))
+    merge_tuned(cast(nn.Module, model.backbone))
     return model.eval(), config
 
 
@@ -108,8 +107,18 @@ def run_config(run: Path) -> TrainConfig:
     return from_dict(TrainConfig, read_config(run / "config.yaml"))
 
 
+def start_model(config: ModelConfig) -> nn.Module:
+    """A head on its backbone as a training starts from it, with a base learner where it has one.
+
+    Raises:
+        FileNotFoundError: weights or the base learner's run are not there.
+        ValueError: they do not fit; see `svfseg.models.build_model`.
+    """
+    return build_model(config)
+
+
 def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
-    """The model of a checkpoint as it was saved: tuned, and factored with strategy svf.
+    """The model of a checkpoint as it was saved: tuned, and factored where the strategy is so.
 
     Raises:
         FileNotFoundError: no checkpoint.
@@ -129,7 +138,7 @@ def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
     if _has_adapter(config):
         backbone.requires_grad_(False)
         load_adapter(backbone, folder / ADAPTER)
-        make_lean(backbone, config.tuning)
+        finish_svf(backbone, config.tuning)
     else:
         tune(model, config.tuning)
     path = folder / "model.safetensors"
@@ -189,11 +198,10 @@ def trained_state(model: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
     backbone = cast(Backbone, model.backbone)
     factored = {f"backbone.{name}." for name, _ in factored_layers(backbone)}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    if backbone.norm == "train":
-        inside = {id(m) for m in backbone.norm_layers()}
-        for name, module in model.named_modules():
-            if id(module) in inside:
-                trained |= {f"{name}.{buffer}" for buffer, _ in module.named_buffers()}
+    moving = {id(layer) for layer in backbone.moving_norms()}
+    for name, module in model.named_modules():
+        if id(module) in moving:
+            trained |= {f"{name}.{buffer}" for buffer, _ in module.named_buffers()}
 
     def kept(key: str) -> bool:
         if not key.startswith("backbone."):
@@ -208,4 +216,4 @@ def _self_contained(config: ModelConfig) -> bool:
 
 
 def _has_adapter(config: TrainConfig) -> bool:
-    return config.tuning.strategy == "svf" and not _self_contained(config.model)
+    return config.tuning.strategy in ("svf", "svf+norm") and not _self_contained(config.model)

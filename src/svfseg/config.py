@@ -75,6 +75,8 @@ class DataConfig:
     crops from the image's own resolution."""
     scale: tuple[float, float] = (0.9, 1.1)
     """Range of the random scale in training (0.8 to 1.25 on COCO)."""
+    train_count: int = 0
+    """Train on only so many of the images, the same ones in every larger choice; 0 takes all."""
     images: int = 400
     """stickers: number of training images that are generated, and half as many for testing."""
 
@@ -83,10 +85,22 @@ class DataConfig:
 class TuningConfig:
     """Which of the backbone's weights train."""
 
-    strategy: Literal["frozen", "svf", "full"] = "svf"
-    """frozen: none. svf: the singular values. full: the convolutions of the same stages."""
+    strategy: Literal[
+        "frozen", "full", "layers", "conv", "norm", "bias", "adapter", "lora", "ssf", "svf",
+        "svf+norm",
+    ] = "svf"  # fmt: skip
+    """frozen: nothing. full: every convolution. Of the stages below: layers: every convolution;
+    conv: those of one kind of kernel; norm: scale and shift of normalisation; bias: biases and
+    shifts; adapter: new bottlenecks behind the blocks; lora: low-rank additions; ssf: a new scale
+    and shift behind each convolution; svf: singular values; svf+norm: both."""
     stages: tuple[int, ...] = (2, 3, 4)
     """Stages of the backbone that are tuned, of 0 to 4."""
+    kernels: Literal["spatial", "pointwise"] = "spatial"
+    """conv: kernels of 3x3 and more, or of 1x1."""
+    statistics: bool = False
+    """norm, svf+norm: let the running statistics of the stages move too."""
+    rank: int = 8
+    """lora: rank of the additions; adapter: channels between its two convolutions."""
     train: str = "S"
     """svf: letters of the factors that train: S, U, V."""
     scale: Literal["direct", "relative"] = "direct"
@@ -96,7 +110,9 @@ class TuningConfig:
     lr: float = 0.0015
     """Learning rate of the tuned backbone weights."""
     weight_decay: float = 0.0
-    """Weight decay of the tuned backbone weights, towards zero."""
+    """Weight decay of the tuned backbone weights."""
+    decay_to: Literal["zero", "start"] = "zero"
+    """Where weight decay pulls them."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,8 @@ class SelectionConfig:
     """Steps between two evaluations."""
     episodes: int = 200
     """Episodes of an evaluation during training."""
+    curve: int = 0
+    """Test-fold episodes scored beside each evaluation and only written down; 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from svfseg.checkpoint import load_run
 from svfseg.config import EvalConfig
@@ -20,6 +20,7 @@ from svfseg.data import (
     Split,
     TestBatches,
     TestEpisodes,
+    WholeImages,
     collate,
     draw_test_list,
     novel_split,
@@ -27,7 +28,7 @@ from svfseg.data import (
     test_index,
 )
 from svfseg.data.transforms import logits_at_original
-from svfseg.metrics import IoUMeter
+from svfseg.metrics import ClassMeter, IoUMeter
 from svfseg.runtime import environment, make_accelerator
 from svfseg.views import Sight, Views, masks_of
 
@@ -110,6 +111,39 @@ def score(
             meter.intersection, meter.union = sums.chunk(2)
             meter.episodes = len(asked)
     return meters
+
+
+def score_classes(
+    model: nn.Module,
+    source: Split,
+    size: int,
+    accelerator: Accelerator,
+    batch: int = 1,
+    workers: int = 0,
+) -> ClassMeter:
+    """Sum the confusion of a base learner over a split's images, on the square.
+
+    Args:
+        model: gives (batch, 1 + classes, height, width) from images, in eval mode.
+        source: the images, and the classes in their order.
+        size: side of the square that images are fitted to.
+        accelerator: where to compute; several processes share the work.
+        batch: images at once.
+        workers: processes that load data.
+    """
+    meter = ClassMeter(tuple(source.names().values()))
+    images = WholeImages(source, size)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    mine = Subset(images, range(rank, len(images), processes))
+    loader = DataLoader(mine, batch, num_workers=workers, generator=torch.Generator())
+    with torch.inference_mode(), accelerator.autocast():
+        for items in loader:
+            logits = model(items["image"].to(accelerator.device))
+            meter.update(logits.argmax(dim=1).cpu(), items["target"])
+    if processes > 1:
+        sums = accelerator.reduce(meter.confusion.to(accelerator.device), "sum")
+        meter.confusion = cast(torch.Tensor, sums).cpu()
+    return meter
 
 
 Outlined = Iterator[tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]]

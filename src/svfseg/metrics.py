@@ -4,7 +4,7 @@ The field's mIoU sums intersections and unions of one class over all its episode
 averages over the novel classes: it is not the mean of the episodes' IoUs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -85,6 +85,47 @@ class IoUMeter:
     def fb_iou(self) -> float:
         """Mean of background and foreground IoU over all episodes, whatever the class."""
         return float(_ratio(self.intersection.sum(dim=0), self.union.sum(dim=0)).mean())
+
+
+@dataclass
+class ClassMeter:
+    """Sums over images of a map of several classes at once: a base learner's, or the generalized.
+
+    Attributes:
+        names: of the classes 1 to n; 0 is background.
+    """
+
+    names: tuple[str, ...]
+    confusion: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.confusion = torch.zeros(len(self.names) + 1, len(self.names) + 1, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add maps of class numbers, any shape; a target of 255 counts nowhere."""
+        valid = target != IGNORE
+        side = len(self.confusion)
+        pairs = target[valid].long() * side + prediction[valid].long()
+        self.confusion += torch.bincount(pairs, minlength=side**2).reshape(side, side).cpu()
+
+    def per_class(self) -> dict[str, float]:
+        """IoU of each class in [0, 1], background left out; a class never met scores 0."""
+        both = self.confusion.diagonal()
+        either = self.confusion.sum(dim=0) + self.confusion.sum(dim=1) - both
+        return dict(zip(self.names, _ratio(both, either)[1:].tolist(), strict=True))
+
+    def miou(self, names: Iterable[str] | None = None) -> float:
+        """Mean IoU of all classes, or of some, in [0, 1]."""
+        scores = self.per_class()
+        chosen = [scores[name] for name in (scores if names is None else names)]
+        return sum(chosen) / len(chosen)
+
+    def fb_iou(self) -> float:
+        """Mean IoU of background, and of all classes taken as one foreground."""
+        back, total = self.confusion[0, 0], self.confusion.sum()
+        front = self.confusion[1:, 1:].sum()
+        both = torch.stack([back, front])
+        return float(_ratio(both, torch.stack([total - front, total - back])).mean())
 
 
 def _ratio(intersection: Tensor, union: Tensor) -> Tensor:

@@ -22,21 +22,10 @@ from svfseg.checkpoint import (
     restore_model,
     run_config,
     save_checkpoint,
+    start_model,
 )
 from svfseg.config import OptimConfig, TrainConfig, write_config
-from svfseg.data import (
-    Episode,
-    Split,
-    TrainEpisodes,
-    build_splits,
-    collate,
-    draw_episode,
-    draw_test_list,
-    novel_split,
-    test_index,
-)
-from svfseg.evaluate import score
-from svfseg.models import build_model
+from svfseg.data import ClassCrops, Split, TrainEpisodes, build_splits, collate
 from svfseg.runtime import (
     MetricsLog,
     environment,
@@ -45,31 +34,38 @@ from svfseg.runtime import (
     seed_everything,
     set_random_state,
 )
+from svfseg.selection import make_judge, takes_images
 from svfseg.tuning import trained_parameters, tune
 
 LOG_EVERY = 20
-# Validation episodes must not move with the training seed, or runs would not be comparable.
-VALIDATION_SEED = 0
-
+EPISODE = ("query", "support", "support_mask", "target")
 Report = Callable[[dict[str, Any]], None]
 
 
 class Objective(nn.Module):
-    """A head's loss as a forward pass, so that wrappers for several processes see it."""
+    """A head's loss as a forward pass, so that wrappers for several processes see it.
+
+    A head names the tensors of a batch that its own loss takes in ``inputs``; without it that is
+    an episode: query, support, support_mask, target.
+    """
 
     def __init__(self, model: nn.Module, aux_weight: float) -> None:
         super().__init__()
         self.model = model
         self.aux_weight = aux_weight
 
-    def forward(
-        self, query: Tensor, support: Tensor, support_mask: Tensor, target: Tensor
-    ) -> Tensor:
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the tensors that `forward` takes."""
+        return tuple(getattr(self.model, "inputs", EPISODE))
+
+    def forward(self, *tensors: Tensor) -> Tensor:
         """The head's own loss, or the cross-entropy of its logits with 255 ignored."""
         own = getattr(self.model, "loss", None)
         if own is not None:
-            return cast(Tensor, own(query, support, support_mask, target, self.aux_weight))
-        logits = self.model(query, support, support_mask)
+            return cast(Tensor, own(*tensors, self.aux_weight))
+        *episode, target = tensors
+        logits = self.model(*episode)
         return F.cross_entropy(logits.float(), target.long(), ignore_index=255)
 
 
@@ -99,9 +95,6 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     if not accelerator.is_main_process:
         report = None
     train_split, held_out = build_splits(config.data)
-    train_split.require(config.shot)
-    source, episodes = selection_episodes(config, held_out)
-
     seed_everything(config.seed)
     if resume:
         about = read_about(run / "last")
@@ -109,18 +102,26 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         model = restore_model(run / "last", config)
         groups = _groups(*trained_parameters(model), config)
     else:
-        model, start = build_model(config.model), 0
+        model, start = start_model(config.model), 0
         fingerprint = backbone_fingerprint(cast(nn.Module, model.backbone))
         groups = _groups(*tune(model, config.tuning, _factoring(report)), config)
     optimizer = torch.optim.SGD(groups, lr=config.optim.lr, momentum=config.optim.momentum)
     schedule = LambdaLR(optimizer, lambda step: decay(config.optim, step))
     best = -1.0
+    anchors = [p.detach().clone() for p in _anchored(groups, config)]
     if resume:
         state = load_training(run / "last")
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        best = state["best"]
-    objective, optimizer = accelerator.prepare(Objective(model, config.optim.aux_weight), optimizer)
+        best, anchors = state["best"], state["anchors"]
+    objective = Objective(model, config.optim.aux_weight)
+    if not takes_images(model):
+        train_split.require(config.shot)
+    judge = make_judge(config, model, held_out, accelerator, per_process(config, accelerator))
+    names = objective.inputs
+    stream = batches(config, train_split, start, accelerator, names)
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    anchors = [anchor.to(accelerator.device) for anchor in anchors]
     log = None
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
@@ -133,20 +134,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     def keep(step: int) -> None:
         """Evaluate, and write the last and perhaps the best checkpoint."""
         nonlocal best
-        info: dict[str, Any] = {"step": step, "selected_on": config.selection.on}
-        if episodes:
-            model.eval()
-            (meter,) = score(
-                model,
-                source,
-                [episodes],
-                config.data.size,
-                accelerator,
-                resize="square",
-                batch=per_process(config, accelerator),
-                workers=config.workers,
-            )
-            info |= {"miou": meter.miou(), "fb_iou": meter.fb_iou()}
+        info = {"step": step, "selected_on": config.selection.on, **judge()}
         improved = info.get("miou", math.inf) > best or config.selection.on == "last"
         best = max(best, info.get("miou", -1.0))
         if log is not None:
@@ -155,6 +143,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
                 "schedule": schedule.state_dict(),
                 "random": random_state(),
                 "best": best,
+                "anchors": [anchor.cpu() for anchor in anchors],
             }
             if improved:
                 save_checkpoint(run / "best", model, config, fingerprint, info)
@@ -165,18 +154,18 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         accelerator.wait_for_everyone()
 
     clock = time.perf_counter()
-    stream = batches(config, train_split, start, accelerator)
     for step, items in enumerate(stream, start=start + 1):
         model.train()
-        tensors = [
-            items[name].to(accelerator.device)
-            for name in ("query", "support", "support_mask", "target")
-        ]
+        tensors = [items[name].to(accelerator.device) for name in names]
         with accelerator.autocast():
             loss = objective(*tensors)
         accelerator.backward(loss)
         if config.optim.clip > 0:
             accelerator.clip_grad_norm_(objective.parameters(), config.optim.clip)
+        for parameter, anchor in zip(_anchored(groups, config), anchors, strict=True):
+            if parameter.grad is not None:
+                drift = parameter.detach() - anchor
+                parameter.grad.add_(drift, alpha=config.tuning.weight_decay)
         optimizer.step()
         optimizer.zero_grad()
         if not accelerator.optimizer_step_was_skipped:
@@ -235,32 +224,6 @@ def check(config: TrainConfig) -> None:
         )
 
 
-def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, list[Episode]]:
-    """Where the checkpoint is chosen: held-out base-class images, the test fold, or nowhere."""
-    count = config.selection.episodes
-    if config.selection.on == "test":
-        source = novel_split(test_index(config.data), config.data.fold)
-        return source, draw_test_list(source, config.shot, config.seed, count)
-    if config.selection.on == "last":
-        return held_out, []
-    # a class with too few held-out images for an episode is left out of the choice
-    images = {c: i for c, i in held_out.images.items() if len(i) > config.shot}
-    if not images:
-        raise ValueError(
-            f"{held_out.index.name} holds out {len(held_out.queries)} images, too few for "
-            f"{config.shot}-shot episodes of any class: raise --data.validation-fraction, or do "
-            "not choose a checkpoint (--selection.on last)"
-        )
-    queries = {i for found in images.values() for i in found}
-    source = Split(
-        held_out.index,
-        tuple(images),
-        tuple(i for i in held_out.queries if i in queries),
-        images,
-    )
-    return source, [draw_episode(source, config.shot, VALIDATION_SEED, i) for i in range(count)]
-
-
 def decay(config: OptimConfig, step: int) -> float:
     """Factor on every learning rate at a step: 1 at the start, 0 at the end but for constant."""
     progress = min(1.0, step / config.steps)
@@ -284,13 +247,30 @@ def per_process(config: TrainConfig, accelerator: Accelerator) -> int:
 
 
 def batches(
-    config: TrainConfig, source: Split, start: int, accelerator: Accelerator
+    config: TrainConfig,
+    source: Split,
+    start: int,
+    accelerator: Accelerator,
+    inputs: tuple[str, ...] = EPISODE,
 ) -> DataLoader[Any]:
-    """Episodes from step ``start`` to the end, this process's share of each batch."""
+    """Batches from step ``start`` to the end, this process's share of each.
+
+    Args:
+        config: of the run.
+        source: where images are drawn from.
+        start: steps that are done.
+        accelerator: which process this is.
+        inputs: what the head takes: single images, or episodes (`Objective.inputs`).
+    """
     data, optim = config.data, config.optim
-    stream = TrainEpisodes(
-        source, config.shot, config.seed, optim.steps * optim.batch, data.size, data.scale, data.fit
-    )
+    length = optim.steps * optim.batch
+    stream: ClassCrops | TrainEpisodes
+    if inputs[0] == "image":
+        stream = ClassCrops(source, config.seed, length, data.size, data.scale, data.fit)
+    else:
+        stream = TrainEpisodes(
+            source, config.shot, config.seed, length, data.size, data.scale, data.fit
+        )
     rank, share = accelerator.process_index, per_process(config, accelerator)
     mine = [
         step * optim.batch + rank * share + i
@@ -314,8 +294,17 @@ def _groups(
     groups = [{"params": head, "lr": config.optim.lr, "weight_decay": config.optim.weight_decay}]
     if tuned:
         tuning = config.tuning
-        groups.append({"params": tuned, "lr": tuning.lr, "weight_decay": tuning.weight_decay})
+        # what is pulled to where it started is no business of the optimizer's own decay
+        decay_to_zero = tuning.weight_decay if tuning.decay_to == "zero" else 0.0
+        groups.append({"params": tuned, "lr": tuning.lr, "weight_decay": decay_to_zero})
     return groups
+
+
+def _anchored(groups: list[dict[str, Any]], config: TrainConfig) -> list[nn.Parameter]:
+    """The tuned weights that decay towards where they started."""
+    if config.tuning.decay_to == "zero" or config.tuning.weight_decay == 0:
+        return []
+    return [parameter for group in groups[1:] for parameter in group["params"]]
 
 
 def _same_settings(run: Path, config: TrainConfig) -> None:

@@ -4,11 +4,21 @@ import re
 from collections.abc import Callable
 from typing import cast
 
+import torch
 from torch import nn
 
 from svfseg.config import TuningConfig, nearest
+from svfseg.inserts import (
+    add_adapters,
+    add_lora,
+    add_scales,
+    matching_layers,
+    merge_lora,
+    merge_scales,
+)
 from svfseg.models import Backbone
-from svfseg.svf import apply_svf, fuse, set_route
+from svfseg.svf import apply_svf, fuse, merge_svf, set_route
+from svfseg.svf.layers import FactoredLayer
 
 Progress = Callable[[int, int], None]
 
@@ -28,33 +38,90 @@ def frozen(backbone: Backbone, config: TuningConfig, progress: Progress | None) 
     """Nothing trains: the field's habit."""
 
 
+def full(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """Weights and biases of every convolution; normalisation is `BackboneConfig.norm`'s."""
+    for _, layer in matching_layers(backbone, ".*"):
+        layer.requires_grad_(True)
+
+
+def layers(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """Weights and biases of the stages' convolutions."""
+    for _, layer in matching_layers(backbone, stages_pattern(config.stages)):
+        layer.requires_grad_(True)
+
+
+def conv(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """The stages' convolutions with kernels of 3x3 and more, or those with 1x1."""
+    for _, layer in matching_layers(backbone, stages_pattern(config.stages)):
+        pointwise = set(getattr(layer, "kernel_size", (1,))) == {1}
+        layer.requires_grad_(pointwise == (config.kernels == "pointwise"))
+
+
+def norm(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """Scale and shift of the stages' normalisation; its statistics where the config says so."""
+    pattern = stages_pattern(config.stages)
+    inside = {id(layer) for layer in backbone.norm_layers()}
+    for name, layer in backbone.named_modules():
+        if id(layer) in inside and re.fullmatch(pattern, name):
+            layer.requires_grad_(True)
+    if config.statistics:
+        backbone.let_statistics_move(pattern)
+
+
+def bias(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """Biases of the stages' layers and shifts of their normalisation (BitFit, ACL 2022)."""
+    pattern = re.compile(stages_pattern(config.stages) + r"\.bias")
+    for name, parameter in backbone.named_parameters():
+        if pattern.fullmatch(name):
+            parameter.requires_grad_(True)
+
+
+def adapter(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """A bottleneck of 1x1 convolutions behind each block of the stages."""
+    weight = next(backbone.parameters())
+    image = torch.zeros(1, 3, 64, 64).to(weight)
+    add_adapters(backbone, stages_pattern(config.stages), _rank(config), image)
+
+
+def lora(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """Low-rank additions to the stages' ungrouped convolutions (Hu et al., ICLR 2022; peft)."""
+    add_lora(backbone, stages_pattern(config.stages), _rank(config))
+
+
+def ssf(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
+    """A scale and a shift behind each convolution of the stages (Lian et al., NeurIPS 2022)."""
+    add_scales(backbone, stages_pattern(config.stages))
+
+
 def svf(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
     """Singular values of the stages' convolutions (Sun et al., NeurIPS 2022)."""
     target = stages_pattern(config.stages)
     apply_svf(backbone, target, None, config.train, config.scale, progress)
-    make_lean(backbone, config)
+    finish_svf(backbone, config)
 
 
-def make_lean(backbone: nn.Module, config: TuningConfig) -> None:
-    """Let factored layers compute by the config's route, and fold what is frozen behind them."""
+def finish_svf(backbone: Backbone, config: TuningConfig) -> None:
+    """What comes after factoring: the route, cheap passes, and with svf+norm normalisation."""
     set_route(backbone, config.route)
+    if config.strategy == "svf+norm":
+        norm(backbone, config, None)
     if config.route != "differentiable":
         fuse(backbone)
-
-
-def full(backbone: Backbone, config: TuningConfig, progress: Progress | None) -> None:
-    """Weights and biases of the stages' convolutions."""
-    pattern = re.compile(stages_pattern(config.stages))
-    for name, layer in backbone.named_modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and pattern.fullmatch(name):
-            layer.requires_grad_(True)
 
 
 # Each gets a backbone that is frozen throughout and leaves trainable what is to train.
 STRATEGIES: dict[str, Callable[[Backbone, TuningConfig, Progress | None], None]] = {
     "frozen": frozen,
-    "svf": svf,
     "full": full,
+    "layers": layers,
+    "conv": conv,
+    "norm": norm,
+    "bias": bias,
+    "adapter": adapter,
+    "lora": lora,
+    "ssf": ssf,
+    "svf": svf,
+    "svf+norm": svf,
 }
 
 
@@ -72,7 +139,8 @@ def tune(
         (head parameters, tuned backbone parameters), for two groups of an optimizer.
 
     Raises:
-        ValueError: an unknown strategy, or settings it cannot use.
+        ValueError: an unknown strategy, settings it cannot use, or nothing in the stages that it
+            could train.
     """
     if config.strategy not in STRATEGIES:
         raise ValueError(
@@ -81,6 +149,10 @@ def tune(
     backbone = cast(Backbone, model.backbone)
     backbone.requires_grad_(False)
     STRATEGIES[config.strategy](backbone, config, progress)
+    if config.strategy != "frozen" and not any(p.requires_grad for p in backbone.parameters()):
+        raise ValueError(
+            f"strategy {config.strategy} finds nothing to train in stages {list(config.stages)}"
+        )
     if backbone.norm == "train":
         for layer in backbone.norm_layers():
             layer.requires_grad_(True)
@@ -92,3 +164,18 @@ def trained_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
     inside = {id(p) for p in cast(Backbone, model.backbone).parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     return [p for p in trained if id(p) not in inside], [p for p in trained if id(p) in inside]
+
+
+def merge_tuned(backbone: nn.Module) -> nn.Module:
+    """Put what was trained into the plain weights, in place; adapters cannot be, and stay."""
+    if any(isinstance(module, FactoredLayer) for module in backbone.modules()):
+        merge_svf(backbone)
+    merge_scales(backbone)
+    merge_lora(backbone)
+    return backbone
+
+
+def _rank(config: TuningConfig) -> int:
+    if config.rank < 1:
+        raise ValueError(f"tuning.rank is {config.rank}: expected 1 or more")
+    return config.rank

@@ -101,7 +101,8 @@ def test_every_trained_parameter_gets_a_gradient(head: str, strategy: str) -> No
     ]
     # an inner ReLU of a tiny random network may be shut; nothing else may miss
     assert not [n for n in missing if "backbone" not in n]
-    assert len(missing) <= 0.1 * len(tuned)
+    # what starts with a factor of zero hides the other factor's gradient in the first step
+    assert len(missing) <= (0.6 if strategy in ("adapter", "lora") else 0.1) * len(tuned)
     assert bool(tuned) == (strategy != "frozen")
     trained = {id(p) for p in (*head_parameters, *tuned)}
     assert all(p.grad is None for p in model.parameters() if id(p) not in trained)

@@ -2,10 +2,12 @@
 
 from svfseg.config import DataConfig
 from svfseg.data.episodes import (
+    ClassCrops,
     Episode,
     TestBatches,
     TestEpisodes,
     TrainEpisodes,
+    WholeImages,
     collate,
     draw_episode,
     draw_test_list,
@@ -13,17 +15,19 @@ from svfseg.data.episodes import (
     write_episodes,
 )
 from svfseg.data.folder import folder
-from svfseg.data.index import Index, Split, base_split, novel_split
+from svfseg.data.index import Index, Split, base_split, novel_split, take
 from svfseg.data.pascal import pascal5i
 from svfseg.data.stickers import stickers
 
 __all__ = [
+    "ClassCrops",
     "Episode",
     "Index",
     "Split",
     "TestBatches",
     "TestEpisodes",
     "TrainEpisodes",
+    "WholeImages",
     "base_split",
     "build_splits",
     "collate",
@@ -34,6 +38,7 @@ __all__ = [
     "pascal5i",
     "read_episodes",
     "stickers",
+    "take",
     "test_index",
     "train_index",
     "write_episodes",
@@ -73,4 +78,4 @@ def build_splits(config: DataConfig) -> tuple[Split, Split]:
         base_split(index, config.fold, config.train_images, part, config.validation_fraction)
         for part in ("train", "validation")
     )
-    return train, validation
+    return (take(train, config.train_count) if config.train_count else train), validation

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from svfseg.data.index import Index, Sample, Split
-from svfseg.data.transforms import augment, class_mask, fit_image, fit_mask, to_tensor
+from svfseg.data.transforms import (
+    augment,
+    class_mask,
+    fit_image,
+    fit_mask,
+    numbered,
+    to_ids,
+    to_tensor,
+)
 
 FORMAT = 1
 
@@ -31,7 +39,8 @@ class Item(TypedDict):
 
     query (3, size, size), support (shots, 3, size, size) and support_mask (shots, size, size) are
     what a head takes; target (size, size) is the query's mask on the same square, of 0, 1, 255;
-    original (height, width) the same at the image's own size.
+    original (height, width) the same at the image's own size. In training base_target is the
+    query's mask of all base classes, numbered from 1, and class_number the episode's among them.
     """
 
     query: Tensor
@@ -40,6 +49,8 @@ class Item(TypedDict):
     target: Tensor
     original: Tensor
     class_id: int
+    base_target: NotRequired[Tensor]
+    class_number: NotRequired[Tensor]
 
 
 def draw_episode(
@@ -96,10 +107,65 @@ class TrainEpisodes(Dataset[Item]):
         for slot, position in enumerate((episode.query, *episode.support)):
             sample = self.source.index.load(position)
             rng = np.random.default_rng((self.seed, index, slot))
-            mask = class_mask(sample.mask, episode.class_id)
-            image = to_tensor(sample.image)
-            pairs.append(augment(image, mask, self.size, self.scale, self.fit, rng))
-        return _item(pairs, pairs[0][1], episode.class_id)
+            ids, image = to_ids(sample.mask), to_tensor(sample.image)
+            image, ids = augment(
+                image, ids, self.size, self.scale, self.fit, rng, episode.class_id
+            )  # fmt: skip
+            if slot == 0:
+                base_target = numbered(ids, self.source.classes)
+            pairs.append((image, class_mask(ids, episode.class_id)))
+        item = _item(pairs, pairs[0][1], episode.class_id)
+        item["base_target"] = base_target
+        item["class_number"] = torch.tensor(1 + self.source.classes.index(episode.class_id))
+        return item
+
+
+class ClassCrops(Dataset[dict[str, Tensor]]):
+    """Augmented images with all base classes in their masks, for a base learner.
+
+    An item holds image (3, size, size) and target (size, size) of 0, 1 to n, and 255.
+    """
+
+    def __init__(
+        self,
+        source: Split,
+        seed: int,
+        length: int,
+        size: int,
+        scale: tuple[float, float],
+        fit: bool,
+    ) -> None:
+        self.source, self.seed, self.length = source, seed, length
+        self.size, self.scale, self.fit = size, scale, fit
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        passed, place = divmod(index, len(self.source.queries))
+        place = _order(self.seed, passed, len(self.source.queries))[place]
+        sample = self.source.index.load(self.source.queries[place])
+        rng = np.random.default_rng((self.seed, index))
+        image, ids = augment(
+            to_tensor(sample.image), to_ids(sample.mask), self.size, self.scale, self.fit, rng, None
+        )
+        return {"image": image, "target": numbered(ids, self.source.classes)}
+
+
+class WholeImages(Dataset[dict[str, Tensor]]):
+    """Images on the test path with all base classes in their masks; items as of `ClassCrops`."""
+
+    def __init__(self, source: Split, size: int) -> None:
+        self.source, self.size = source, size
+
+    def __len__(self) -> int:
+        return len(self.source.queries)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = self.source.index.load(self.source.queries[index])
+        target = numbered(to_ids(sample.mask), self.source.classes)
+        image = fit_image(to_tensor(sample.image), self.size)
+        return {"image": image, "target": fit_mask(target, self.size)}
 
 
 class TestEpisodes(Dataset[Item]):
@@ -185,15 +251,15 @@ class TestBatches(Dataset[dict[str, Any]]):
         return fit_image(to_tensor(sample.image), self.size), masks
 
 
-def collate(items: Sequence[Item]) -> dict[str, Any]:
+def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Stack the tensors of one size; originals and class ids stay lists."""
-    stacked: dict[str, Any] = {
-        name: torch.stack([item[name] for item in items])
-        for name in ("query", "support", "support_mask", "target")
+    lists = ("original", "class_id")
+    return {
+        name: [item[name] for item in items]
+        if name in lists
+        else torch.stack([item[name] for item in items])
+        for name in items[0]
     }
-    stacked["original"] = [item["original"] for item in items]
-    stacked["class_id"] = [item["class_id"] for item in items]
-    return stacked
 
 
 def draw_test_list(source: Split, shot: int, seed: int, count: int) -> list[Episode]:

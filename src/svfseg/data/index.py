@@ -167,6 +167,31 @@ def base_split(
     return split(index, index.base(fold), keep)
 
 
+def take(whole: Split, count: int) -> Split:
+    """A part of a split: ``count`` images, class by class in turn, the same in every larger part.
+
+    Raises:
+        ValueError: the split has fewer images.
+    """
+    if not 0 < count <= len(whole.queries):
+        raise ValueError(
+            f"data.train_count is {count}: {whole.index.name} has {len(whole.queries)} images "
+            "to train on"
+        )
+    waiting = {
+        c: sorted(images, key=lambda i: crc32(f"part {whole.index.items[i]}".encode()))
+        for c, images in whole.images.items()
+    }
+    chosen: dict[int, None] = {}
+    while len(chosen) < count:
+        for images in waiting.values():
+            while images and images[0] in chosen:
+                images.pop(0)
+            if images and len(chosen) < count:
+                chosen[images.pop(0)] = None
+    return split(whole.index, whole.classes, chosen.__contains__)
+
+
 def read_list(path: Path) -> list[str]:
     """Image names of a list file: one a line, or paths whose first stem is the name.
 

@@ -1,6 +1,7 @@
 """Image and mask together: the test path and the training augmentation of PFENet's family."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,10 +24,24 @@ def to_tensor(image: Array) -> Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).copy()).float()
 
 
-def class_mask(mask: Array, class_id: int) -> Tensor:
+def class_mask(mask: Array | Tensor, class_id: int) -> Tensor:
     """(height, width) ids -> uint8 of 1 (the class), 255 (ignored) and 0 (all else)."""
-    ids = torch.from_numpy(np.array(mask))
+    ids = mask if isinstance(mask, Tensor) else to_ids(mask)
     return torch.where(ids == class_id, 1, torch.where(ids == IGNORE, IGNORE, 0)).to(torch.uint8)
+
+
+def numbered(mask: Tensor, classes: Sequence[int]) -> Tensor:
+    """(height, width) ids -> 1 to n in the order of ``classes``, 255 ignored, 0 all else."""
+    table = torch.zeros(256, dtype=torch.uint8)
+    table[IGNORE] = IGNORE
+    for number, class_id in enumerate(classes, start=1):
+        table[class_id] = number
+    return table[mask.long()]
+
+
+def to_ids(mask: Array) -> Tensor:
+    """(height, width) uint8 array -> tensor of its own memory."""
+    return torch.from_numpy(np.array(mask))
 
 
 def resize_pair(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -91,6 +106,7 @@ def augment(
     scale: tuple[float, float],
     fit: bool,
     rng: np.random.Generator,
+    inside: int | None = 1,
 ) -> tuple[Tensor, Tensor]:
     """Training augmentation, in the published order.
 
@@ -99,11 +115,12 @@ def augment(
 
     Args:
         image: (3, height, width), 0 to 255.
-        mask: (height, width) of 0, 1 and 255.
+        mask: (height, width) of ids and 255.
         size: side of the square crop.
         scale: range of the random scale.
         fit: scale the longer side to ``size`` before the random scale.
         rng: source of all choices.
+        inside: the id that the crop keeps; None crops anywhere.
 
     Returns:
         (3, size, size) and (size, size).
@@ -120,7 +137,7 @@ def augment(
         image = T.gaussian_blur(image, [5, 5], [1.1, 1.1])
     if rng.random() < 0.5:
         image, mask = image.flip(-1), mask.flip(-1)
-    return crop(*pad(image, mask, size), size, rng)
+    return crop(*pad(image, mask, size), size, rng, inside)
 
 
 def pad(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -133,15 +150,17 @@ def pad(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return F.pad(image - fill, sides) + fill, F.pad(mask, sides, value=IGNORE)
 
 
-def crop(image: Tensor, mask: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def crop(
+    image: Tensor, mask: Tensor, size: int, rng: np.random.Generator, inside: int | None = 1
+) -> tuple[Tensor, Tensor]:
     """A random square of ``size`` that keeps enough of the class, or the best of the tries."""
     height, width = mask.shape
-    inside = mask == 1
-    total = int(inside.sum())
+    marked = mask == (-1 if inside is None else inside)
+    total = int(marked.sum())
     best, box = -1, (0, 0)
     for _ in range(CROP_TRIES):
         top, left = (int(rng.integers(0, side - size + 1)) for side in (height, width))
-        kept = int(inside[top : top + size, left : left + size].sum())
+        kept = int(marked[top : top + size, left : left + size].sum())
         if kept > best:
             best, box = kept, (top, left)
         if best >= math.floor(CROP_KEEPS * total):

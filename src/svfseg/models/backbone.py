@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import itertools
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
@@ -63,6 +64,7 @@ class Backbone(nn.Module):
             self.add_module(f"layer{i}", stage)
         self.channels = tuple(channels)
         self.norm = norm
+        self._moving: frozenset[str] = frozenset()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         if norm == "frozen":
@@ -77,11 +79,23 @@ class Backbone(nn.Module):
         """Every normalisation layer."""
         return [m for m in self.modules() if isinstance(m, _NORMS)]
 
+    def let_statistics_move(self, pattern: str) -> None:
+        """Take normalisation layers whose whole name matches out of their frozen eval mode."""
+        names = {name for name, m in self.named_modules() if isinstance(m, _NORMS)}
+        self._moving |= {name for name in names if re.fullmatch(pattern, name)}
+
+    def moving_norms(self) -> list[nn.Module]:
+        """Normalisation layers whose running statistics follow the training batches."""
+        if self.norm == "train":
+            return self.norm_layers()
+        return [self.get_submodule(name) for name in sorted(self._moving)]
+
     def train(self, mode: bool = True) -> "Backbone":
-        """Set the mode, but for normalisation layers that are frozen."""
+        """Set the mode, but for normalisation layers whose statistics are frozen."""
         super().train(mode)
-        if self.norm == "frozen":
-            for layer in self.norm_layers():
+        moving = {id(layer) for layer in self.moving_norms()}
+        for layer in self.norm_layers():
+            if id(layer) not in moving:
                 layer.eval()
         return self
 

@@ -195,7 +195,7 @@ def _encoded(
     """
     batch = len(query)
     places = list(range(batch + len(support)))
-    if backbone.norm == "frozen" and not torch.compiler.is_compiling():
+    if not backbone.moving_norms() and not torch.compiler.is_compiling():
         places = first_equal(torch.cat([query, support]))
     if places == sorted(set(places)):
         return backbone.encode(query), backbone.encode(support, partial(_masked, mask=mask))
