@@ -11,11 +11,11 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "svfseg"
 FLOORS = {
     "config": 0,
-    "svf": 1, "metrics": 1, "functional": 1,
+    "svf": 1, "metrics": 1, "functional": 1, "intervals": 1,
     "models": 2, "data": 2, "inserts": 2,
     "tuning": 3, "checkpoint": 3, "runtime": 3, "views": 3,
     "train": 4, "selection": 4, "evaluate": 4, "predict": 4, "published": 4,
-    "progress": 5, "demo": 5, "bench": 5, "arguments": 5,
+    "progress": 5, "demo": 5, "study": 5, "study_tables": 5, "bench": 5, "arguments": 5,
     "cli": 6, "bench_cli": 6, "__main__": 6,
 }  # fmt: skip
 # Two modules of one floor may know each other only in this direction.
@@ -24,6 +24,8 @@ BESIDE = {
     ("selection", "evaluate"),
     ("checkpoint", "tuning"),
     ("demo", "progress"),
+    ("study", "study_tables"),
+    ("study", "bench"),
     ("cli", "bench_cli"),
     ("__main__", "cli"),
 }

@@ -118,6 +118,18 @@ class EpisodesArguments:
 
 
 @dataclass(frozen=True)
+class StudyArguments:
+    """Run a study: arms x grid, each run trained, scored and written down once."""
+
+    study: Positional[Path]
+    """A YAML file with train, eval, arms, grid, reference and search (docs/study.md)."""
+    out: Path
+    """Folder for the runs and the tables; give it again to go on after a stop."""
+    dry_run: bool = False
+    """List the runs and do nothing."""
+
+
+@dataclass(frozen=True)
 class DemoArguments:
     """Frozen backbone against SVF on generated scenes, with a page to look at."""
 
@@ -285,6 +297,23 @@ def _episodes(arguments: Sequence[str]) -> None:
     print(f"wrote {len(episodes)} episodes to {parsed.out}")
 
 
+def run_study_command(arguments: Sequence[str]) -> None:
+    """Run ``svfseg study STUDY.yaml --out DIR``."""
+    parsed = parse(StudyArguments, "study", arguments)
+    from svfseg.progress import StudyProgress
+    from svfseg.study import final_jobs, read_study, run_study, search_jobs
+
+    study = read_study(parsed.study)
+    if parsed.dry_run:
+        for job in (*search_jobs(study), *final_jobs(study, {})):
+            print(job.name)
+        return
+    with StudyProgress() as progress:
+        out = run_study(study, parsed.out, progress)
+    table = out / "summary.md"
+    print(table.read_text() if table.is_file() else f"wrote {out}")
+
+
 def run_demo(arguments: Sequence[str]) -> None:
     """Run ``svfseg demo``."""
     parsed = parse(DemoArguments, "demo", arguments)
@@ -302,6 +331,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "inspect": (run_inspect, "show what SVF would train in a network"),
     "import-checkpoint": (run_import, "make a run of a published checkpoint"),
     "data": (run_data, "verify a benchmark's files, write lists of test episodes"),
+    "study": (run_study_command, "compare strategies: arms x grid as runs, with intervals"),
     "bench": (run_bench, "what a step, factoring, evaluation, prediction and data cost here"),
     "demo": (run_demo, "frozen backbone against SVF on generated scenes, with a page"),
 }

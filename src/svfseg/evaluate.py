@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
@@ -110,6 +111,7 @@ def score(
             sums = cast(torch.Tensor, accelerator.reduce(sums, "sum")).cpu()
             meter.intersection, meter.union = sums.chunk(2)
             meter.episodes = len(asked)
+            meter.records = gather_object(meter.records)
     return meters
 
 
@@ -207,6 +209,7 @@ def evaluate(
     config: EvalConfig,
     episode_list: str | Path | None = None,
     progress: Progress | None = None,
+    records: list[tuple[int, int, int]] | None = None,
 ) -> dict[str, Any]:
     """Score a run on its novel classes, for each seed.
 
@@ -215,6 +218,7 @@ def evaluate(
         config: fold, shots, episodes and seeds.
         episode_list: a file of `svfseg.data.write_episodes` to score instead of drawn lists.
         progress: called with (episodes done, episodes in all), over all seeds.
+        records: gets (class id, foreground intersection, union) of each episode, seed after seed.
 
     Returns:
         A plain dict: the setting, a row for each seed, mean and standard deviation over seeds,
@@ -259,6 +263,8 @@ def evaluate(
         progress,
         config.cache,
     )
+    if records is not None:
+        records += [record for meter in meters for record in meter.records]
     seconds = (time.perf_counter() - start) / len(lists)  # they share their passes
     results = [
         Result(seed, meter.episodes, meter.miou(), meter.fb_iou(), meter.per_class(), seconds)

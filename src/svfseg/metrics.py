@@ -47,12 +47,14 @@ class IoUMeter:
 
     Attributes:
         classes: id -> name of the classes that count; a class never met scores 0.
+        records: (class id, foreground intersection, union) of each episode, in order.
     """
 
     classes: Mapping[int, str]
     intersection: Tensor = field(init=False)
     union: Tensor = field(init=False)
     episodes: int = 0
+    records: list[tuple[int, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._row = {class_id: i for i, class_id in enumerate(self.classes)}
@@ -65,12 +67,14 @@ class IoUMeter:
         self.intersection[self._row[class_id]] += intersection.cpu()
         self.union[self._row[class_id]] += union.cpu()
         self.episodes += 1
+        self.records.append((class_id, int(intersection[1]), int(union[1])))
 
     def merge(self, other: "IoUMeter") -> None:
         """Add the sums of a meter over the same classes."""
         self.intersection += other.intersection
         self.union += other.union
         self.episodes += other.episodes
+        self.records += other.records
 
     def per_class(self) -> dict[str, float]:
         """Foreground IoU of each class in [0, 1], in the order of `classes`."""

@@ -91,6 +91,37 @@ class TrainProgress(_Bar):
             )
 
 
+class StudyProgress:
+    """A line for each run of a study with the time left, and each run's own progress."""
+
+    def __init__(self) -> None:
+        self._run: TrainProgress | None = None
+        self._start, self._first = time.perf_counter(), 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._run is not None:
+            self._run.__exit__()
+            self._run = None
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        """Take a report of `svfseg.study.run_study`."""
+        if "begin" in report:
+            self.__exit__()
+            done, of = report["done"], report["of"]
+            if done == 0 or self._first > done:
+                self._start, self._first = time.perf_counter(), done
+            worked = done - self._first
+            spent = time.perf_counter() - self._start
+            left = f", {spent / worked * (of - done) / 60:.0f} min left" if worked else ""
+            print(f"run {done + 1} of {of}: {report['begin']}{left}", file=sys.stderr, flush=True)
+            self._run = TrainProgress(report["begin"])
+        elif self._run is not None:
+            self._run(report)
+
+
 class EvalProgress(_Bar):
     """Episodes done of a seed, and time left."""
 

@@ -1,0 +1,49 @@
+"""What a strategy costs: trained values, bytes of its task, operations and memory of a step."""
+
+from typing import cast
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from svfseg.bench.measure import Row, resident_bytes, saved_bytes
+from svfseg.checkpoint import start_model, task_bytes
+from svfseg.config import TrainConfig
+from svfseg.models import Backbone
+from svfseg.train import Objective
+from svfseg.tuning import tune
+
+
+def strategy_cost(config: TrainConfig) -> Row:
+    """Costs of one training step with one episode; deterministic.
+
+    Returns:
+        "trained" backbone values, "task bytes" they take on disk, "step operations" (forward
+        and backward, torch's counter), "kept bytes" for the backward pass, "resident bytes".
+    """
+    torch.manual_seed(0)
+    model = start_model(config.model)
+    _, tuned = tune(model, config.tuning)
+    model.train()
+    size = config.data.size
+    mask = torch.zeros(1, config.shot, size, size, dtype=torch.uint8)
+    mask[..., size // 4 : size // 2, size // 4 : size // 2] = 1
+    given = {
+        "query": 255 * torch.rand(1, 3, size, size),
+        "support": 255 * torch.rand(1, config.shot, 3, size, size),
+        "support_mask": mask,
+        "target": mask[:, 0],
+        "base_target": mask[:, 0],
+        "class_number": torch.ones(1, dtype=torch.int64),
+    }
+    objective = Objective(model, config.optim.aux_weight)
+    tensors = [given[name] for name in objective.inputs]
+    with FlopCounterMode(display=False) as counter:
+        kept, loss = saved_bytes(model, lambda: objective(*tensors))
+        loss.backward()
+    return {
+        "trained": sum(p.numel() for p in tuned),
+        "task bytes": task_bytes(cast(Backbone, model.backbone), config),
+        "step operations": counter.get_total_flops(),
+        "kept bytes": kept,
+        "resident bytes": resident_bytes(model),
+    }

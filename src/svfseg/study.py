@@ -1,0 +1,345 @@
+"""A study: arms x grid as runs, each trained, scored and written down once."""
+
+import csv
+import fcntl
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from svfseg.bench.cost import strategy_cost
+from svfseg.checkpoint import read_about, run_config
+from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config, to_dict
+from svfseg.evaluate import evaluate
+from svfseg.intervals import Records
+from svfseg.study_tables import summary
+from svfseg.train import check, train
+
+Settings = dict[str, Any]
+Report = Callable[[dict[str, Any]], None]
+FIELDS = ("train", "eval", "arms", "grid", "reference", "search")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to compare.
+
+    Attributes:
+        train: settings of every run.
+        eval: settings of every evaluation; none if empty.
+        arms: name -> settings that the arm changes.
+        grid: setting -> its values; every combination is a run of every arm.
+        reference: the arm that differences are taken to.
+        search: settings chosen on base-class episodes before the runs, see `docs/study.md`:
+            "train" (changes for the search's runs), "values" (arm -> setting -> candidates) and
+            "inherit" (setting -> arm whose choice the others take).
+    """
+
+    train: Settings
+    eval: Settings
+    arms: dict[str, Settings]
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    reference: str = ""
+    search: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study: its folder's name, arm, place in the grid, and settings."""
+
+    name: str
+    arm: str
+    point: Settings
+    settings: Settings
+    searched: Settings = field(default_factory=dict)
+
+
+def read_study(path: str | Path) -> Study:
+    """A study from its YAML file, checked to the last run before the first begins.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown field, arm or setting; candidates in unequal number.
+    """
+    content = read_config(path)
+    unknown = [key for key in content if key not in FIELDS]
+    if unknown:
+        raise ValueError(f"{path}: unknown field {unknown[0]}{nearest(unknown[0], FIELDS)}")
+    arms = {name: nested(settings or {}) for name, settings in content.get("arms", {}).items()}
+    if not arms:
+        raise ValueError(f"{path} names no arms: expected 'arms:' with settings for each")
+    grid = {k: v if isinstance(v, list) else [v] for k, v in content.get("grid", {}).items()}
+    search = content.get("search", {})
+    study = Study(
+        nested(content.get("train", {})),
+        nested(content.get("eval", {})),
+        arms,
+        grid,
+        content.get("reference", next(iter(arms))),
+        search,
+    )
+    values, inherit = search.get("values", {}), search.get("inherit", {})
+    for name in (study.reference, *values, *inherit.values()):
+        if name not in arms:
+            raise ValueError(f"{path}: unknown arm {name}{nearest(str(name), arms)}")
+    sizes = {arm: len(list(_points(candidates))) for arm, candidates in values.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{path}: arms are to be searched alike, found candidates {sizes}")
+    from_dict(EvalConfig, study.eval)
+    for job in (*search_jobs(study), *final_jobs(study, {})):
+        check(train_config(job, Path("out")))
+    return study
+
+
+def run_study(study: Study, out: str | Path, report: Report | None = None) -> Path:
+    """Do what is not done yet of a study, and write its tables.
+
+    Several processes may work on one folder; each run is claimed by a lock that ends with its
+    process. A run that was stopped goes on from its last checkpoint.
+
+    Args:
+        study: what to compare.
+        out: folder for runs/, search.csv, results.csv, curves.csv and summary.md.
+        report: called with {"begin": name, "done": n, "of": n} before each run, and with the
+            reports of `svfseg.train.train`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: a run in the folder has other settings than the study.
+    """
+    out = Path(out)
+    searches = search_jobs(study)
+    _work(searches, study, out, report, final=False)
+    chosen = choices(study, out)
+    jobs = final_jobs(study, chosen)
+    _work(jobs, study, out, report, final=True)
+    write_tables(study, out)
+    return out
+
+
+def search_jobs(study: Study) -> list[Job]:
+    """The search's runs, arms that others inherit from first."""
+    values, inherit = study.search.get("values", {}), study.search.get("inherit", {})
+    changes = nested(study.search.get("train", {}))
+    jobs = []
+    for arm in sorted(values, key=lambda arm: arm not in inherit.values()):
+        for point in _points(values[arm]):
+            settings = merged(study.train, study.arms[arm], changes, nested(point))
+            jobs.append(Job(f"search/{_name(arm, point)}", arm, point, settings))
+    return jobs
+
+
+def choices(study: Study, out: Path) -> dict[str, Settings]:
+    """For each arm, the searched settings with the best score on base classes."""
+    best: dict[str, tuple[float, Settings]] = {}
+    for job in search_jobs(study):
+        row = _row(out, job)
+        if row is not None and row["base_miou"] > best.get(job.arm, (-1.0, {}))[0]:
+            best[job.arm] = (row["base_miou"], job.point)
+    return {arm: point for arm, (_, point) in best.items()}
+
+
+def inherited(study: Study, arm: str, chosen: Mapping[str, Settings]) -> Settings:
+    """Settings that an arm takes from the search of others."""
+    found: Settings = {}
+    for setting, source in study.search.get("inherit", {}).items():
+        if source != arm and setting in chosen.get(source, {}):
+            found[setting] = chosen[source][setting]
+    return found
+
+
+def final_jobs(study: Study, chosen: Mapping[str, Settings]) -> list[Job]:
+    """Every arm at every point of the grid, the grid outermost: arms end side by side."""
+    jobs = []
+    for point in _points(study.grid):
+        for arm, settings in study.arms.items():
+            searched = {**inherited(study, arm, chosen), **chosen.get(arm, {})}
+            whole = merged(study.train, nested(searched), settings, nested(point))
+            jobs.append(Job(_name(arm, point), arm, point, whole, searched))
+    return jobs
+
+
+def train_config(job: Job, out: Path) -> TrainConfig:
+    """The run's whole config."""
+    config = from_dict(TrainConfig, job.settings)
+    return replace(config, out=str(out / "runs" / job.name))
+
+
+def _work(jobs: list[Job], study: Study, out: Path, report: Report | None, final: bool) -> None:
+    """Do jobs that nobody has done or claimed; wait for those that others have claimed."""
+    while True:
+        pending = [job for job in jobs if _row(out, job) is None]
+        if not pending:
+            return
+        worked = False
+        for job in pending:
+            if not final:
+                chosen = choices(study, out)
+                job = replace(
+                    job, settings=merged(job.settings, nested(inherited(study, job.arm, chosen)))
+                )
+                waits = [a for a in study.search.get("inherit", {}).values() if a != job.arm]
+                if any(p.arm in waits for p in pending):
+                    continue
+            with _claimed(out / "runs" / job.name) as mine:
+                if not mine or _row(out, job) is not None:
+                    continue
+                if report is not None:
+                    done = len(jobs) - sum(_row(out, j) is None for j in jobs)
+                    report({"begin": job.name, "done": done, "of": len(jobs)})
+                _run(job, study, out, report, final)
+                worked = True
+                write_tables(study, out)
+        if not worked:
+            time.sleep(2)
+
+
+def _run(job: Job, study: Study, out: Path, report: Report | None, final: bool) -> None:
+    config = train_config(job, out)
+    run = Path(config.out)
+    start = time.perf_counter()
+    known = run_config(run) if (run / "config.yaml").is_file() else None
+    if known is not None and to_dict(known) != to_dict(config):
+        raise ValueError(
+            f"{run} was made with other settings: choose another --out, or remove that folder"
+        )
+    finished = (run / "last").is_dir() and read_about(run / "last")["step"] == config.optim.steps
+    if not finished:
+        train(config, resume=(run / "last").is_dir(), report=report)
+    trained = time.perf_counter() - start
+    about = read_about(run / ("last" if config.selection.on == "last" else "best"))
+    row: Settings = {
+        "arm": job.arm,
+        **job.point,
+        **{k: v for k, v in job.searched.items() if k not in job.point},
+        "base_miou": about.get("miou"),
+        "best_step": about["step"],
+        "train_seconds": round(trained, 1),
+    }
+    if final and study.eval:
+        records: list[tuple[int, int, int]] = []
+        result = evaluate(run, from_dict(EvalConfig, study.eval), records=records)
+        row |= {
+            "miou": result["miou"]["mean"],
+            "fb_iou": result["fb_iou"]["mean"],
+            **{f"iou {name}": value for name, value in result["seeds"][0]["classes"].items()},
+            "eval_seconds": round(sum(seed["seconds"] for seed in result["seeds"]), 1),
+        }
+        (run / "episodes.json").write_text(json.dumps(records))
+        row |= strategy_cost(config)
+    row["command"] = f"svfseg train {job.name}.yaml"
+    # a run's optimizer state is most of its bytes, and a finished one needs it no more
+    (run / "last" / "training.pt").unlink(missing_ok=True)
+    fresh = run / f"row.{os.getpid()}"
+    fresh.write_text(json.dumps(row, indent=1) + "\n")
+    fresh.replace(run / "row.json")
+
+
+def write_tables(study: Study, out: Path) -> None:
+    """search.csv, results.csv, curves.csv and summary.md from the rows that are there."""
+    searches = [row for job in search_jobs(study) if (row := _row(out, job))]
+    jobs = final_jobs(study, choices(study, out))
+    done = [(job, row) for job in jobs if (row := _row(out, job))]
+    _write_csv(out / "search.csv", searches)
+    _write_csv(out / "results.csv", [row for _, row in done])
+    curves = []
+    for job, _ in done:
+        lines = (out / "runs" / job.name / "metrics.jsonl").read_text().splitlines()
+        for line in map(json.loads, lines):
+            if "miou" in line or "novel_miou" in line:
+                curves.append(
+                    {
+                        "arm": job.arm,
+                        **job.point,
+                        "step": line["step"],
+                        "base_miou": line.get("miou"),
+                        "novel_miou": line.get("novel_miou"),
+                    }
+                )
+    _write_csv(out / "curves.csv", curves)
+    records = {
+        (job.arm, json.dumps(job.point)): Records.of(json.loads(path.read_text()))
+        for job, _ in done
+        if (path := out / "runs" / job.name / "episodes.json").is_file()
+    }
+    if records:
+        text = summary([(job.arm, job.point, row) for job, row in done], records, study.reference)
+        (out / "summary.md").write_text(text)
+
+
+def nested(settings: Mapping[str, Any]) -> Settings:
+    """Settings whose names may be dotted ("optim.lr") as nested ones."""
+    found: Settings = {}
+    for key, value in settings.items():
+        head, _, rest = str(key).partition(".")
+        inner = nested({rest: value}) if rest else value
+        inner = nested(inner) if isinstance(inner, Mapping) else inner
+        both = isinstance(inner, Mapping) and isinstance(found.get(head), Mapping)
+        found[head] = merged(found[head], inner) if both else inner
+    return found
+
+
+def merged(*parts: Mapping[str, Any]) -> Settings:
+    """Nested settings, later ones over earlier ones."""
+    whole: Settings = {}
+    for part in parts:
+        for key, value in part.items():
+            both = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
+            whole[key] = merged(whole[key], value) if both else value
+    return whole
+
+
+def _points(grid: Mapping[str, list[Any]]) -> Iterator[Settings]:
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _name(arm: str, point: Settings) -> str:
+    words = [arm, *(f"{k.rpartition('.')[2]}={_word(v)}" for k, v in point.items())]
+    return "_".join(words).replace("/", "-")
+
+
+def _word(value: Any) -> str:
+    return "".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _row(out: Path, job: Job) -> Settings | None:
+    path = out / "runs" / job.name / "row.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _write_csv(path: Path, rows: list[Settings]) -> None:
+    if not rows:
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    with fresh.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    fresh.replace(path)
+
+
+@contextmanager
+def _claimed(run: Path) -> Iterator[bool]:
+    """Whether this process alone works on a run; the lock ends with the process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes of one launch work in step
+        yield True
+        return
+    run.parent.mkdir(parents=True, exist_ok=True)
+    path = run.parent / f".{run.name}.lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
