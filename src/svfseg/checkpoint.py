@@ -9,14 +9,15 @@
         adapter/            the singular values (strategies with svf)
         training.pt         optimizer and random state, to resume (last only)
 
-With random base weights (weights: none), which nobody can load again, model.safetensors holds
-the whole model instead and there is no adapter.
+With random base weights (weights: none), which nobody can load again, and with those of a base
+learner (model.base), model.safetensors holds the whole model and there is no adapter.
 """
 
 import hashlib
 import io
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from svfseg.config import ModelConfig, TrainConfig, from_dict, read_config
-from svfseg.models import Backbone, build_model
+from svfseg.models import BAM, Backbone, PSPNet, build_model
+from svfseg.models.published import import_published
+from svfseg.models.weights import read_weights
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.svf.files import replace_folder
 from svfseg.svf.layers import factored_layers
@@ -115,7 +118,23 @@ def start_model(config: ModelConfig) -> nn.Module:
         FileNotFoundError: weights or the base learner's run are not there.
         ValueError: they do not fit; see `svfseg.models.build_model`.
     """
-    return build_model(config)
+    if not config.base:
+        return build_model(config)
+    plain = replace(config, base="", backbone=replace(config.backbone, weights="none"))
+    model = build_model(plain)
+    if not isinstance(model, BAM):
+        raise ValueError(f"model.base is for bam, not for {config.head}: leave it empty")
+    path = Path(config.base)
+    if path.is_dir():
+        base, _ = load_run(path)
+        if not isinstance(base, PSPNet):
+            raise ValueError(f"{path} is no base learner: train one with model.head pspnet")
+    else:
+        base = import_published(
+            build_model(replace(plain, head="pspnet")), read_weights(path), str(path)
+        )
+    model.take_base(cast(PSPNet, base))
+    return model
 
 
 def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
@@ -126,7 +145,7 @@ def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
         ValueError: see `load_run`.
     """
     about = read_about(folder)
-    model = build_model(config.model)
+    model = build_model(_buildable(config.model))
     backbone = cast(Backbone, model.backbone)
     if not _self_contained(config.model):
         found = backbone_fingerprint(backbone)
@@ -231,7 +250,14 @@ def task_bytes(backbone: Backbone, config: TrainConfig) -> int:
 
 
 def _self_contained(config: ModelConfig) -> bool:
-    return config.backbone.weights == "none"
+    return config.backbone.weights == "none" or bool(config.base)
+
+
+def _buildable(config: ModelConfig) -> ModelConfig:
+    """The same network without weights that a self-contained checkpoint brings itself."""
+    if not _self_contained(config):
+        return config
+    return replace(config, backbone=replace(config.backbone, weights="none"))
 
 
 def _has_adapter(config: TrainConfig) -> bool:

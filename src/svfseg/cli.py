@@ -75,13 +75,13 @@ class InspectArguments:
 
 @dataclass(frozen=True)
 class ImportArguments:
-    """Make a run folder of a published checkpoint (PFENet, SVF baseline)."""
+    """Make a run folder of a published checkpoint (PFENet, BAM, its PSPNet, SVF baseline)."""
 
     file: Positional[Path]
     """The .pth or .safetensors file."""
     out: Path
     """The run folder to write."""
-    head: Literal["pfenet", "baseline"] = "pfenet"
+    head: Literal["pfenet", "baseline", "bam", "pspnet"] = "pfenet"
     backbone: str = "resnet50_deep"
     """resnet50_deep, resnet101_deep, vgg16 or vgg16_bn."""
     dilation: Literal["uniform", "stepwise"] | None = None
@@ -125,6 +125,8 @@ class StudyArguments:
     """A YAML file with train, eval, arms, grid, reference and search (docs/study.md)."""
     out: Path
     """Folder for the runs and the tables; give it again to go on after a stop."""
+    root: str | None = None
+    """Folder of the data, in place of the study's train.data.root."""
     dry_run: bool = False
     """List the runs and do nothing."""
 
@@ -238,7 +240,7 @@ def run_import(arguments: Sequence[str]) -> None:
     from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
     from svfseg.published import import_checkpoint
 
-    dilation = parsed.dilation or ("uniform" if parsed.head == "pfenet" else "stepwise")
+    dilation = parsed.dilation or ("stepwise" if parsed.head == "baseline" else "uniform")
     stride = 16 if parsed.backbone.startswith("vgg") else 8
     config = TrainConfig(
         out=str(parsed.out),
@@ -303,7 +305,7 @@ def run_study_command(arguments: Sequence[str]) -> None:
     from svfseg.progress import StudyProgress
     from svfseg.study import final_jobs, read_study, run_study, search_jobs
 
-    study = read_study(parsed.study)
+    study = read_study(parsed.study, parsed.root)
     if parsed.dry_run:
         for job in (*search_jobs(study), *final_jobs(study, {})):
             print(job.name)

@@ -38,7 +38,7 @@ class ModelConfig:
     """The head and its backbone."""
 
     head: str = "baseline"
-    """baseline, pfenet, or the dotted path of a class of yours."""
+    """baseline, pfenet, bam, pspnet (bam's base learner), or the dotted path of your class."""
     hidden: int = 256
     """Channels of the head."""
     bins: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
@@ -46,6 +46,12 @@ class ModelConfig:
     1 as fractions of the feature map."""
     dropout: float = 0.5
     """Share of channels dropped after the reduction."""
+    base: str = ""
+    """bam: the pspnet run (a folder), or a published PSPNet checkpoint, that it starts from."""
+    base_classes: int = 15
+    """bam, pspnet: number of base classes: 15 on Pascal-5i, 60 on COCO-20i."""
+    weighted_shots: int = 1
+    """bam: supports that its learned weighting of shots is for; 1 weighs them alike."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
 
@@ -201,6 +207,10 @@ class EvalConfig:
     checkpoint: Literal["best", "last"] = "best"
     resize: Literal["original", "square"] = "original"
     """Score on the original-size mask (published protocol), or on the resized square."""
+    generalized: bool = False
+    """bam: also score base and novel classes in one map."""
+    threshold: float = 0.9
+    """Probability from which the novel class covers a base class in that map."""
     workers: int = 2
     """Processes that load data."""
     device: str = "auto"

@@ -28,7 +28,8 @@ from svfseg.data import (
     read_episodes,
     test_index,
 )
-from svfseg.data.transforms import logits_at_original
+from svfseg.data.transforms import fit_mask, logits_at_original, numbered, to_ids
+from svfseg.functional import generalized_map
 from svfseg.metrics import ClassMeter, IoUMeter
 from svfseg.runtime import environment, make_accelerator
 from svfseg.views import Sight, Views, masks_of
@@ -148,6 +149,64 @@ def score_classes(
     return meter
 
 
+def score_generalized(
+    model: Any,
+    source: Split,
+    episodes: Sequence[Episode],
+    size: int,
+    accelerator: Accelerator,
+    threshold: float = 0.9,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Score base classes and the episode's class in one map, on the square (BAM).
+
+    Novel classes other than the episode's own count nowhere.
+
+    Args:
+        model: a head with ``maps`` (`svfseg.models.BAM`), in eval mode.
+        source: the novel classes, and the images.
+        episodes: what to score.
+        size: side of the square that images are fitted to.
+        accelerator: where to compute, in one process.
+        threshold: see `svfseg.functional.generalized_map`.
+        workers: processes that load data.
+        progress: called with (episodes done, episodes in all).
+
+    Returns:
+        Mean IoU in [0, 1] of "base" and of "novel" classes, and their "mean" over all classes.
+    """
+    index = source.index
+    base = [c for c in range(1, len(index.classes) + 1) if c not in source.classes]
+    order = (*base, *source.classes)
+    meter = ClassMeter(tuple(index.classes[c - 1] for c in order))
+    loader = DataLoader(
+        TestEpisodes(index, episodes, size),
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),
+    )
+    with torch.inference_mode(), accelerator.autocast():
+        for done, (episode, items) in enumerate(zip(episodes, loader, strict=True), start=1):
+            tensors = (items[name] for name in ("query", "support", "support_mask"))
+            maps = model.maps(*(tensor.to(accelerator.device) for tensor in tensors))
+            found = generalized_map(maps.final, maps.base, threshold)[0].cpu()
+            novel = 1 + order.index(episode.class_id)
+            found[found == len(base) + 1] = novel
+            target = numbered(to_ids(index.load(episode.query).mask), order)
+            other = (target > len(base)) & (target != 255) & (target != novel)
+            target[other] = 255
+            meter.update(found, fit_mask(target, size))
+            if progress is not None:
+                progress(done, len(episodes))
+    names = meter.names
+    return {
+        "base": meter.miou(names[: len(base)]),
+        "novel": meter.miou(names[len(base) :]),
+        "mean": meter.miou(),
+    }
+
+
 Outlined = Iterator[tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]]
 
 
@@ -229,6 +288,13 @@ def evaluate(
         ValueError: settings that do not fit the data.
     """
     model, trained = load_run(run, config.checkpoint)
+    if "image" in getattr(model, "inputs", ()):
+        raise ValueError(
+            f"{run} is a {trained.model.head} run: it learns base classes, and has its score on "
+            "them in its metrics.jsonl; episodes need a run of another head"
+        )
+    if config.generalized and not hasattr(model, "maps"):
+        raise ValueError(f"{run} is a {trained.model.head} run: the generalized score needs bam")
     moved = {name: value for name, value in vars(config.data).items() if value is not None}
     data = replace(trained.data, **moved)
     shot = trained.shot if config.shot is None else config.shot
@@ -270,6 +336,22 @@ def evaluate(
         Result(seed, meter.episodes, meter.miou(), meter.fb_iou(), meter.per_class(), seconds)
         for seed, meter in zip(seeds, meters, strict=True)
     ]
+    whole = {}
+    if config.generalized:
+        found = [
+            score_generalized(
+                model,
+                source,
+                asked,
+                data.size,
+                accelerator,
+                config.threshold,
+                config.workers,
+                progress,
+            )
+            for asked in lists
+        ]
+        whole = {name: mean(scores[name] for scores in found) for name in found[0]}
     return {
         "run": str(run),
         "benchmark": source.index.name,
@@ -284,6 +366,7 @@ def evaluate(
         "seeds": [vars(result) for result in results],
         "miou": _spread([r.miou for r in results]),
         "fb_iou": _spread([r.fb_iou for r in results]),
+        **({"generalized": whole} if whole else {}),
         "environment": environment(),
     }
 

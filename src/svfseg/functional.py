@@ -78,3 +78,47 @@ def prior_from_keys(query: Tensor, keys: Sequence[Tensor], eps: float = 1e-7) ->
     low, high = nearest.amin(dim=1, keepdim=True), nearest.amax(dim=1, keepdim=True)
     scaled = (nearest - low) / (high - low + eps)
     return scaled.reshape(len(keys), 1, *query.shape[-2:])
+
+
+def gram(features: Tensor) -> Tensor:
+    """Cosine between every two channels of a feature map.
+
+    Args:
+        features: (batch, channels, height, width).
+
+    Returns:
+        (batch, channels, channels).
+    """
+    flat = features.flatten(2)
+    norms = flat.norm(dim=2, keepdim=True)
+    cosines: Tensor = (flat @ flat.mT) / (norms @ norms.mT + 1e-7)
+    return cosines
+
+
+def gram_difference(query: Tensor, support: Tensor) -> Tensor:
+    """How differently two images look: psi of BAM (Lang et al., CVPR 2022, eq. 8).
+
+    Args:
+        query: (..., channels, channels) of `gram`.
+        support: the same shape, or one that broadcasts.
+
+    Returns:
+        (...): Frobenius norm of the difference, over that of a matrix of ones.
+    """
+    psi: Tensor = (query - support).norm(dim=(-2, -1)) / query.shape[-1]
+    return psi
+
+
+def generalized_map(final: Tensor, base: Tensor, threshold: float = 0.9) -> Tensor:
+    """Base and novel classes in one map (BAM's generalized setting).
+
+    Args:
+        final: (batch, 2, height, width), logits of the episode's class.
+        base: (batch, 1 + n, height, width), logits of background and n base classes.
+        threshold: probability from which the novel class covers what the base learner says.
+
+    Returns:
+        (batch, height, width): 0 background, 1 to n base classes, n + 1 the novel one.
+    """
+    novel = final.softmax(dim=1)[:, 1] > threshold
+    return torch.where(novel, base.shape[1], base.argmax(dim=1))

@@ -153,6 +153,9 @@ def result_table(result: dict[str, Any]) -> str:
         ]
         table.add_row("mean±std", "", *cells, *("" for _ in classes))
     notes = []
+    if "generalized" in result:
+        shares = ", ".join(f"{k} {100 * v:.2f}" for k, v in result["generalized"].items())
+        notes.append(f"In one map with the base classes, mIoU %: {shares}.")
     if result["selected_on"] == "test":
         notes.append("The checkpoint was chosen on the test fold: not comparable with honest runs.")
     if result["fold"] != result["trained_on_fold"]:

@@ -1,5 +1,6 @@
 """A run folder from a published checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -8,7 +9,7 @@ from torch import nn
 from svfseg.checkpoint import backbone_fingerprint, save_checkpoint
 from svfseg.config import TrainConfig, write_config
 from svfseg.models import build_model
-from svfseg.models.published import import_published
+from svfseg.models.published import import_published, sizes
 from svfseg.models.weights import read_weights
 
 
@@ -16,7 +17,7 @@ def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:
     """Write a run that `evaluate` and `Predictor` take, from a checkpoint of the field.
 
     Args:
-        file: a .pth or .safetensors of PFENet or of the SVF authors' baseline.
+        file: a .pth or .safetensors of PFENet, BAM, BAM's PSPNet, or the SVF authors' baseline.
         config: names the head, the backbone (weights "none": all come from the file), and out.
 
     Raises:
@@ -26,7 +27,12 @@ def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:
     run = Path(config.out)
     if (run / "config.yaml").exists():
         raise ValueError(f"{run} holds a run already: choose another --out")
-    model = import_published(build_model(config.model), read_weights(file), str(file))
+    tensors = read_weights(file)
+    if config.model.head in ("bam", "pspnet"):
+        classes, shots = sizes(tensors)
+        model_config = replace(config.model, base_classes=classes, weighted_shots=shots)
+        config = replace(config, model=model_config, shot=shots)
+    model = import_published(build_model(config.model), tensors, str(file))
     fingerprint = backbone_fingerprint(cast(nn.Module, model.backbone))
     run.mkdir(parents=True, exist_ok=True)
     info = {"step": 0, "imported_from": Path(file).name}

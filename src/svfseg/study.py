@@ -59,8 +59,12 @@ class Job:
     searched: Settings = field(default_factory=dict)
 
 
-def read_study(path: str | Path) -> Study:
+def read_study(path: str | Path, root: str | None = None) -> Study:
     """A study from its YAML file, checked to the last run before the first begins.
+
+    Args:
+        path: of the file.
+        root: folder of the data, in place of the file's.
 
     Raises:
         FileNotFoundError: no such file.
@@ -75,8 +79,9 @@ def read_study(path: str | Path) -> Study:
         raise ValueError(f"{path} names no arms: expected 'arms:' with settings for each")
     grid = {k: v if isinstance(v, list) else [v] for k, v in content.get("grid", {}).items()}
     search = content.get("search", {})
+    moved = {} if root is None else {"data": {"root": root}}
     study = Study(
-        nested(content.get("train", {})),
+        merged(nested(content.get("train", {})), moved),
         nested(content.get("eval", {})),
         arms,
         grid,
@@ -161,7 +166,7 @@ def final_jobs(study: Study, chosen: Mapping[str, Settings]) -> list[Job]:
     for point in _points(study.grid):
         for arm, settings in study.arms.items():
             searched = {**inherited(study, arm, chosen), **chosen.get(arm, {})}
-            whole = merged(study.train, nested(searched), settings, nested(point))
+            whole = filled(merged(study.train, nested(searched), settings, nested(point)), point)
             jobs.append(Job(_name(arm, point), arm, point, whole, searched))
     return jobs
 
@@ -234,7 +239,6 @@ def _run(job: Job, study: Study, out: Path, report: Report | None, final: bool) 
         }
         (run / "episodes.json").write_text(json.dumps(records))
         row |= strategy_cost(config)
-    row["command"] = f"svfseg train {job.name}.yaml"
     # a run's optimizer state is most of its bytes, and a finished one needs it no more
     (run / "last" / "training.pt").unlink(missing_ok=True)
     fresh = run / f"row.{os.getpid()}"
@@ -296,6 +300,19 @@ def merged(*parts: Mapping[str, Any]) -> Settings:
     return whole
 
 
+def filled(settings: Settings, point: Settings) -> Settings:
+    """Settings whose texts name a setting of the grid ("runs/base_fold={data.fold}"), filled in."""
+    whole: Settings = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            value = filled(dict(value), point)
+        elif isinstance(value, str):
+            for name, given in point.items():
+                value = value.replace("{" + name + "}", str(given))
+        whole[key] = value
+    return whole
+
+
 def _points(grid: Mapping[str, list[Any]]) -> Iterator[Settings]:
     for values in itertools.product(*grid.values()):
         yield dict(zip(grid, values, strict=True))
@@ -303,7 +320,7 @@ def _points(grid: Mapping[str, list[Any]]) -> Iterator[Settings]:
 
 def _name(arm: str, point: Settings) -> str:
     words = [arm, *(f"{k.rpartition('.')[2]}={_word(v)}" for k, v in point.items())]
-    return "_".join(words).replace("/", "-")
+    return "_".join(words).replace("/", "-").replace(" ", "-")
 
 
 def _word(value: Any) -> str:

@@ -95,6 +95,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
     if not accelerator.is_main_process:
         report = None
     train_split, held_out = build_splits(config.data)
+    check_classes(config, train_split)
     seed_everything(config.seed)
     if resume:
         about = read_about(run / "last")
@@ -221,6 +222,21 @@ def check(config: TrainConfig) -> None:
         raise ValueError(
             "selection.on is base-validation, but data.validation_fraction is 0: hold out some "
             "images, or set selection.on to last"
+        )
+
+
+def check_classes(config: TrainConfig, source: Split) -> None:
+    """Raise ValueError where a base learner's classes or shots are not those of the run."""
+    model = config.model
+    if model.head in ("bam", "pspnet") and model.base_classes != len(source.classes):
+        raise ValueError(
+            f"model.base_classes is {model.base_classes}: fold {config.data.fold} of "
+            f"{source.index.name} has {len(source.classes)}"
+        )
+    if model.head == "bam" and model.weighted_shots not in (1, config.shot):
+        raise ValueError(
+            f"model.weighted_shots is {model.weighted_shots} and shot is {config.shot}: the "
+            "weighting learns from episodes of its own number of shots"
         )
 
 

@@ -148,6 +148,9 @@ def tune(
         )
     backbone = cast(Backbone, model.backbone)
     backbone.requires_grad_(False)
+    keep = getattr(model, "keep_base", None)
+    if keep is not None:  # a branch that goes on with the weights as they are
+        keep(_changing(backbone, config))
     STRATEGIES[config.strategy](backbone, config, progress)
     if config.strategy != "frozen" and not any(p.requires_grad for p in backbone.parameters()):
         raise ValueError(
@@ -173,6 +176,13 @@ def merge_tuned(backbone: nn.Module) -> nn.Module:
     merge_scales(backbone)
     merge_lora(backbone)
     return backbone
+
+
+def _changing(backbone: Backbone, config: TuningConfig) -> tuple[int, ...]:
+    """Stages that a strategy changes."""
+    if config.strategy == "full" or backbone.norm == "train":
+        return tuple(range(5))
+    return () if config.strategy == "frozen" else config.stages
 
 
 def _rank(config: TuningConfig) -> int:

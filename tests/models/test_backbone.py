@@ -42,7 +42,7 @@ def test_five_stages_at_the_output_stride(name: str, stride: int) -> None:
     image = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
         features = net(image)
-        layer2, layer3, layer4 = net.encode(image)
+        _, layer2, layer3, layer4 = net.encode(image)
     assert [f.shape[1] for f in features][2:] == list(net.channels)[2:]
     assert features[-1].shape[-1] == 64 // stride
     for found, expected in zip((layer2, layer3, layer4), features[2:], strict=True):

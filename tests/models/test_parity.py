@@ -22,6 +22,9 @@ REFERENCES = {
 }
 
 
+BAMS = {"bam_resnet50": 1, "bam_resnet50_5shot": 5}
+
+
 def reference_state(parity: Path, name: str) -> dict[str, torch.Tensor]:
     """The reference's weights, a pure function of each tensor's name and shape."""
     sys.path.insert(0, str(parity))
@@ -30,7 +33,58 @@ def reference_state(parity: Path, name: str) -> dict[str, torch.Tensor]:
     finally:
         sys.path.remove(str(parity))
     keys = json.loads((parity / f"{name}.keys.json").read_text())
-    return {key: torch.from_numpy(fill(key, tuple(shape))) for key, shape in keys.items()}
+    state = {key: torch.from_numpy(fill(key, tuple(shape))) for key, shape in keys.items()}
+    for key in ("gram_merge.weight", "cls_merge.weight"):
+        if key in state:
+            state[key] = torch.tensor([0.95, 0.05]).view(1, 2, 1, 1)
+    return state
+
+
+def off(found: torch.Tensor, recorded: torch.Tensor) -> float:
+    return float((found - recorded).abs().max() / recorded.abs().max())
+
+
+@pytest.mark.parametrize(("name", "shots"), BAMS.items())
+def test_bam_gives_the_references_three_outputs(parity: Path, name: str, shots: int) -> None:
+    backbone = BackboneConfig("resnet50_deep", "none", 8, "uniform")
+    config = ModelConfig(head="bam", weighted_shots=shots, backbone=backbone)
+    model = import_published(build_model(config), reference_state(parity, name), name).eval()
+    model.backbone.mean.zero_()
+    model.backbone.std.fill_(1)
+    recorded = load_file(parity / f"{name}.safetensors")
+    episode = [recorded[key] for key in ("query", "support", "support_mask")]
+    with torch.inference_mode():
+        maps = model.maps(*episode)
+        for key, found in maps._asdict().items():
+            assert off(found, recorded[key]) <= 1e-4, key
+        seen, _ = model.views(episode[0], [])
+        shown = [model.views(image[None], [mask], query=False)[1][0]
+                 for image, mask in zip(episode[1][0], episode[2][0], strict=True)]  # fmt: skip
+        assert off(model.outline([seen], [shown], (97, 97)), recorded["final"]) <= 1e-4
+        # the base learner's own branch, once the other is about to change
+        model.keep_base((3, 4))
+        with torch.no_grad():
+            model.backbone.stage(3)[0].conv1.weight.mul_(1.1)
+        changed = model.maps(*episode)
+        assert off(changed.base, recorded["base"]) <= 1e-4
+        assert off(changed.final, recorded["final"]) > 1e-3
+
+
+def test_the_base_learner_of_a_bam_checkpoint_is_a_pspnet(parity: Path) -> None:
+    state = reference_state(parity, "bam_resnet50")
+    alone = {
+        key.replace("learner_base.0.", "ppm.").replace("learner_base.1.", "cls."): value
+        for key, value in state.items()
+        if key.startswith(("layer", "learner_base"))
+    }
+    backbone = BackboneConfig("resnet50_deep", "none", 8, "uniform")
+    model = build_model(ModelConfig(head="pspnet", backbone=backbone))
+    import_published(model, alone, "pspnet").eval()
+    model.backbone.mean.zero_()
+    model.backbone.std.fill_(1)
+    recorded = load_file(parity / "bam_resnet50.safetensors")
+    with torch.inference_mode():
+        assert off(model(recorded["query"]), recorded["base"]) <= 1e-4
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -66,6 +120,27 @@ def test_the_other_dilation_habit_is_another_network(parity: Path) -> None:
     with torch.inference_mode():
         logits = model(recorded["query"], recorded["support"], recorded["support_mask"])
     assert (logits - recorded["logits"]).abs().max() / recorded["logits"].abs().max() > 1e-3
+
+
+def test_import_checkpoint_command_for_bam(
+    parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classes and shots are read from the file."""
+    from svfseg.checkpoint import load_run
+    from svfseg.cli import main
+
+    file = tmp_path / "bam.safetensors"
+    save_file(reference_state(parity, "bam_resnet50_5shot"), file)
+    words = ["import-checkpoint", str(file), "--size", "97", "--out", str(tmp_path / "run")]
+    assert main([*words, "--head", "bam"]) == 0
+    model, config = load_run(tmp_path / "run")
+    assert (config.model.base_classes, config.model.weighted_shots, config.shot) == (15, 5, 5)
+    assert model.kshot_rw[0].weight.shape == (2, 5, 1, 1)
+    other = tmp_path / "other.safetensors"
+    save_file(reference_state(parity, "pfenet_vgg16"), other)
+    words = ["import-checkpoint", str(other), "--out", str(tmp_path / "no"), "--head", "bam"]
+    assert main(words) == 2
+    assert "no base learner in the checkpoint" in capsys.readouterr().err
 
 
 def test_import_checkpoint_command(

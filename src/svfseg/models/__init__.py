@@ -7,14 +7,28 @@ from torch import nn
 
 from svfseg.config import ModelConfig, nearest
 from svfseg.models.backbone import Backbone, Features, build_backbone
+from svfseg.models.bam import BAM
 from svfseg.models.baseline import Baseline
 from svfseg.models.pfenet import PFENet
+from svfseg.models.pspnet import PSPNet
 
-__all__ = ["HEADS", "Backbone", "Baseline", "Features", "PFENet", "build_backbone", "build_model"]
+__all__ = [
+    "BAM",
+    "HEADS",
+    "Backbone",
+    "Baseline",
+    "Features",
+    "PFENet",
+    "PSPNet",
+    "build_backbone",
+    "build_model",
+]
 
 HEADS: dict[str, Callable[[Backbone, ModelConfig], nn.Module]] = {
     "baseline": lambda backbone, c: Baseline(backbone, c.hidden, c.dropout),
     "pfenet": lambda backbone, c: PFENet(backbone, c.hidden, c.bins, c.dropout),
+    "bam": lambda backbone, c: BAM(backbone, c.base_classes, c.hidden, c.dropout, c.weighted_shots),
+    "pspnet": lambda backbone, c: PSPNet(backbone, c.base_classes, c.hidden),
 }
 
 

@@ -30,8 +30,9 @@ _NORMS = (
 
 
 class Features(NamedTuple):
-    """Features of three stages: layer2, layer3 (compared by the head), layer4 (the prior)."""
+    """Features of layer1 to layer4: a head compares layer2 and layer3, the prior layer4."""
 
+    layer1: Tensor
     layer2: Tensor
     layer3: Tensor
     layer4: Tensor
@@ -123,7 +124,7 @@ class Backbone(nn.Module):
         return outputs
 
     def encode(self, image: Tensor, mask: Callable[[Tensor], Tensor] | None = None) -> Features:
-        """Features of layer2, layer3 and layer4, layer4 seeing only what a mask leaves.
+        """Features of layer1 to layer4, layer4 seeing only what a mask leaves.
 
         Args:
             image: as in `forward`.
@@ -132,11 +133,10 @@ class Backbone(nn.Module):
         return self.deepen(self.shallow(image), mask)
 
     def shallow(self, image: Tensor) -> tuple[Tensor, ...]:
-        """What `deepen` starts from, whatever the mask: layer2 and layer3."""
-        x = self.normalize(image)
-        for i in range(3):
-            x = self.stage(i)(x)
-        return x, self.stage(3)(x)
+        """What `deepen` starts from, whatever the mask: layer1, layer2 and layer3."""
+        x = self.stage(1)(self.stage(0)(self.normalize(image)))
+        layer2 = self.stage(2)(x)
+        return x, layer2, self.stage(3)(layer2)
 
     def deepen(
         self, shallow: tuple[Tensor, ...], mask: Callable[[Tensor], Tensor] | None = None
@@ -148,10 +148,10 @@ class Backbone(nn.Module):
             mask: maps features to masked features; applied to layer3's output on its way into
                 layer4, and to layer4's output (PFENet's rule for supports).
         """
-        layer2, layer3 = shallow
+        layer1, layer2, layer3 = shallow
         if mask is None:
-            return Features(layer2, layer3, self.stage(4)(layer3))
-        return Features(layer2, layer3, mask(self.stage(4)(mask(layer3))))
+            return Features(layer1, layer2, layer3, self.stage(4)(layer3))
+        return Features(layer1, layer2, layer3, mask(self.stage(4)(mask(layer3))))
 
 
 class WholeBackbone(Backbone):
@@ -169,14 +169,14 @@ class WholeBackbone(Backbone):
 
     def shallow(self, image: Tensor) -> tuple[Tensor, ...]:
         """See `Backbone.shallow`; layer4 comes along."""
-        return tuple(self.forward(image)[-3:])
+        return tuple(self.forward(image)[-4:])
 
     def deepen(
         self, shallow: tuple[Tensor, ...], mask: Callable[[Tensor], Tensor] | None = None
     ) -> Features:
         """See `Backbone.deepen`."""
-        layer2, layer3, layer4 = shallow
-        return Features(layer2, layer3, layer4 if mask is None else mask(layer4))
+        layer1, layer2, layer3, layer4 = shallow
+        return Features(layer1, layer2, layer3, layer4 if mask is None else mask(layer4))
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

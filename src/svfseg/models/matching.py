@@ -17,17 +17,40 @@ from svfseg.models.backbone import Backbone, Features
 
 
 class Match(NamedTuple):
-    """A query next to what its supports say.
+    """A query next to what its supports say together.
 
     Attributes:
         query: (batch, hidden, height, width), reduced query features.
-        prototype: (batch, hidden, 1, 1), mean over the shots.
-        prior: (batch, 1, height, width) in [0, 1], mean over the shots.
+        prototype: (batch, hidden, 1, 1).
+        prior: (batch, 1, height, width) in [0, 1].
     """
 
     query: Tensor
     prototype: Tensor
     prior: Tensor
+
+
+class Shots(NamedTuple):
+    """A query next to what each of its supports says.
+
+    Attributes:
+        query: (batch, hidden, height, width), reduced query features.
+        prototypes: (batch, shots, hidden, 1, 1).
+        priors: (batch, shots, 1, height, width) in [0, 1].
+    """
+
+    query: Tensor
+    prototypes: Tensor
+    priors: Tensor
+
+    def mix(self, weights: Tensor | None = None) -> Match:
+        """The shots' mean, or their sum with weights of (batch, shots)."""
+        if weights is None:
+            return Match(self.query, self.prototypes.mean(dim=1), self.priors.mean(dim=1))
+        shares = weights[..., None, None, None]
+        return Match(
+            self.query, (shares * self.prototypes).sum(dim=1), (shares * self.priors).sum(dim=1)
+        )
 
 
 class QueryView(NamedTuple):
@@ -74,35 +97,35 @@ class Matching(nn.Module):
         self.down_query = reduce(width, hidden, dropout)
         self.down_supp = reduce(width, hidden, dropout)
 
-    def forward(
-        self, backbone: Backbone, query: Tensor, support: Tensor, support_mask: Tensor
-    ) -> Match:
-        """Compare a query with its supports.
+    def forward(self, seen: Features, shown: Features, mask: Tensor) -> Shots:
+        """Compare queries with their supports, from `encode_episode`.
 
         Args:
-            backbone: encodes both.
-            query: (batch, 3, height, width), RGB in 0 to 255.
-            support: (batch, shots, 3, height, width).
-            support_mask: (batch, shots, height, width); 1 is the class, all else is not.
+            seen: features of the queries, (batch, ...).
+            shown: features of the supports, (batch * shots, ...), layer4 masked.
+            mask: (batch * shots, 1, height, width) of 0 and 1.
         """
-        batch, shots = support.shape[:2]
-        mask = (support_mask == 1).to(query.dtype).flatten(0, 1).unsqueeze(1)
-        seen, shown = _encoded(backbone, query, support.flatten(0, 1), mask)
         query_features = self.down_query(middle(seen))
         support_features = self.down_supp(middle(shown))
         prototypes = masked_average_pooling(
             support_features, resize(mask, support_features.shape[-2:])
         )
+        batch = len(query_features)
+        shots = len(mask) // batch
         deep = seen.layer4.repeat_interleave(shots, dim=0)
         priors = resize(prior_mask(deep, shown.layer4), query_features.shape[-2:])
-        return Match(
+        return Shots(
             query_features,
-            prototypes.reshape(batch, shots, *prototypes.shape[1:]).mean(dim=1),
-            priors.reshape(batch, shots, *priors.shape[1:]).mean(dim=1),
+            prototypes.reshape(batch, shots, *prototypes.shape[1:]),
+            priors.reshape(batch, shots, *priors.shape[1:]),
         )
 
     def views(
-        self, backbone: Backbone, image: Tensor, masks: Sequence[Tensor], query: bool
+        self,
+        backbone: Backbone,
+        shallow: tuple[Tensor, ...],
+        masks: Sequence[Tensor],
+        query: bool,
     ) -> tuple[QueryView | None, list[SupportView]]:
         """Look at one image as a query and as a support of several masks, in one pass.
 
@@ -110,18 +133,17 @@ class Matching(nn.Module):
 
         Args:
             backbone: encodes the image.
-            image: (1, 3, height, width), RGB in 0 to 255.
+            shallow: of `Backbone.shallow` of one image.
             masks: (height, width) each; 1 is the class.
             query: whether the query's view is wanted.
         """
-        shallow = backbone.shallow(image)
         seen = None
         if query:
             features = backbone.deepen(shallow)
             seen = QueryView(self.down_query(middle(features)), features.layer4)
         supports, reduced = [], None
         for values in masks:
-            mask = (values == 1).to(image.dtype)[None, None]
+            mask = (values == 1).to(shallow[0].dtype)[None, None]
             shown = backbone.deepen(shallow, partial(_masked, mask=mask))
             if reduced is None:
                 reduced = self.down_supp(middle(shown))
@@ -134,18 +156,37 @@ class Matching(nn.Module):
 
     def compare(
         self, queries: Sequence[QueryView], supports: Sequence[Sequence[SupportView]]
-    ) -> Match:
+    ) -> Shots:
         """Stack queries, each with its own supports, into what `forward` gives."""
         features = torch.cat([query.features for query in queries])
         priors = [
             resize(
                 prior_from_keys(query.deep, [support.keys for support in shots]),
                 features.shape[-2:],
-            ).mean(dim=0, keepdim=True)
+            )
             for query, shots in zip(queries, supports, strict=True)
         ]
-        prototypes = [torch.cat([s.prototype for s in shots]).mean(0, True) for shots in supports]
-        return Match(features, torch.cat(prototypes), torch.cat(priors))
+        prototypes = [torch.cat([support.prototype for support in shots]) for shots in supports]
+        return Shots(features, torch.stack(prototypes), torch.stack(priors))
+
+
+def encode_episode(
+    backbone: Backbone, query: Tensor, support: Tensor, support_mask: Tensor
+) -> tuple[Features, Features, Tensor]:
+    """Features of queries and of their supports, layer4 of these masked.
+
+    Args:
+        backbone: encodes both.
+        query: (batch, 3, height, width), RGB in 0 to 255.
+        support: (batch, shots, 3, height, width).
+        support_mask: (batch, shots, height, width); 1 is the class, all else is not.
+
+    Returns:
+        Features of (batch, ...) and of (batch * shots, ...), and the masks (batch * shots, 1,
+        height, width) as 0 and 1.
+    """
+    mask = (support_mask == 1).to(query.dtype).flatten(0, 1).unsqueeze(1)
+    return *_encoded(backbone, query, support.flatten(0, 1), mask), mask
 
 
 def middle(features: Features) -> Tensor:

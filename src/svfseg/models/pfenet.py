@@ -14,6 +14,7 @@ from svfseg.models.matching import (
     QueryView,
     SupportView,
     classifier,
+    encode_episode,
     merge,
     refine,
 )
@@ -61,14 +62,14 @@ class PFENet(nn.Module):
         Returns:
             Logits (batch, 2, height, width): background, foreground.
         """
-        match = self.matching(self.backbone, query, support, support_mask)
+        match = self.matching(*encode_episode(self.backbone, query, support, support_mask)).mix()
         return resize(self.decode(match)[0], query.shape[-2:])
 
     def views(
         self, image: Tensor, masks: Sequence[Tensor], query: bool = True
     ) -> tuple[QueryView | None, list[SupportView]]:
         """See `Matching.views`: what `outline` needs of an image, computed once."""
-        return self.matching.views(self.backbone, image, masks, query)
+        return self.matching.views(self.backbone, self.backbone.shallow(image), masks, query)
 
     def outline(
         self,
@@ -77,7 +78,8 @@ class PFENet(nn.Module):
         size: tuple[int, int],
     ) -> Tensor:
         """Logits (batch, 2, *size) from views: what `forward` computes from images."""
-        return resize(self.decode(self.matching.compare(queries, supports))[0], size)
+        match = self.matching.compare(queries, supports).mix()
+        return resize(self.decode(match)[0], size)
 
     def decode(self, match: Match) -> tuple[Tensor, list[Tensor]]:
         """Logits at the features' size, and those of each level at its own."""
@@ -111,7 +113,7 @@ class PFENet(nn.Module):
             target: (batch, height, width) of 0, 1 and 255.
             aux: weight of the levels' own losses.
         """
-        match = self.matching(self.backbone, query, support, support_mask)
+        match = self.matching(*encode_episode(self.backbone, query, support, support_mask)).mix()
         outputs, inner = self.decode(match)
         size, target = query.shape[-2:], target.long()
         main, *levels = (

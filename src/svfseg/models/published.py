@@ -1,20 +1,22 @@
-"""Published checkpoints of PFENet, BAM's framework and the SVF baseline, as our tensors."""
+"""Published checkpoints of PFENet, BAM, its PSPNet and the SVF baseline, as our tensors."""
 
 import re
+from collections.abc import Collection
 
 from torch import Tensor, nn
 
 from svfseg.models.weights import load_weights
 
-# The reference networks keep stages and head side by side; ours nests them. VGG and ResNet
-# stages are numbered alike in both.
+# The reference networks keep all parts side by side; ours nests them.
+PARTS = ("", "backbone.", "matching.", "decoder.")
 RENAMED = (
-    (re.compile(r"^(layer[0-4]\.)"), r"backbone.\1"),
-    (re.compile(r"^(down_(query|supp)\.)"), r"matching.\1"),
+    # a base learner alone (PSPNet) has its two parts by name
+    (re.compile(r"^ppm\."), "learner_base.0."),
+    (re.compile(r"^cls\."), "learner_base.1."),
 )
-# Parts of reference checkpoints that belong to no network of ours: BAM's frozen copy of the
-# backbone and the learned shot weights that the SVF baseline builds and never uses.
-UNUSED = re.compile(r"^(kshot_rw|criterion|learner_base\.|layer[0-4]p\.)")
+# What reference checkpoints hold and no network of ours needs: the learned shot weights that the
+# SVF baseline builds and never uses, its second backbone, losses, an auxiliary classifier.
+UNUSED = re.compile(r"^(kshot_rw|criterion|learner_base\.|layer[0-4]p\.|aux\.)")
 
 
 def import_published(model: nn.Module, tensors: dict[str, Tensor], source: str) -> nn.Module:
@@ -31,17 +33,35 @@ def import_published(model: nn.Module, tensors: dict[str, Tensor], source: str) 
     Raises:
         ValueError: keys are missing, unknown or of another shape; the first ones are named.
     """
-    load_weights(model, rename(tensors), source)
+    load_weights(model, rename(tensors, model.state_dict().keys()), source)
     return model
 
 
-def rename(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for a reference state dict's keys."""
+def rename(tensors: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """Our names for a reference state dict's keys, where we have one."""
     renamed = {}
     for key, tensor in tensors.items():
-        if UNUSED.match(key):
+        candidates = [part + key for part in PARTS]
+        candidates += [pattern.sub(ours, key) for pattern, ours in RENAMED if pattern.match(key)]
+        name = next((c for c in candidates if c in expected), None)
+        if name is None and UNUSED.match(key):
             continue
-        for pattern, ours in RENAMED:
-            key = pattern.sub(ours, key)
-        renamed[key] = tensor
+        renamed[name or key] = tensor
     return renamed
+
+
+def sizes(tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """(base classes, shots of the learned weighting) of a BAM or PSPNet checkpoint.
+
+    Raises:
+        ValueError: the tensors hold no base learner.
+    """
+    heads = [
+        t for key, t in tensors.items() if re.fullmatch(r"(learner_base\.1|cls)\.4\.bias", key)
+    ]
+    if not heads:
+        raise ValueError(
+            "no base learner in the checkpoint: expected learner_base.* or ppm.*, cls.*"
+        )
+    weighting = tensors.get("kshot_rw.0.weight")
+    return len(heads[0]) - 1, 1 if weighting is None else weighting.shape[1]
