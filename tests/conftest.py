@@ -34,6 +34,12 @@ def voc() -> Path:
 
 
 @pytest.fixture
+def coco_mini() -> Path:
+    """200 images of COCO in its own layout."""
+    return SHARED / "data" / "coco_mini"
+
+
+@pytest.fixture
 def parity() -> Path:
     """Inputs and outputs of the reference networks."""
     return SHARED / "parity"

@@ -198,7 +198,7 @@ def test_inspect(capsys: pytest.CaptureFixture[str], home: Path) -> None:
 def test_data_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = voc_tree(tmp_path / "voc", {"a": rectangle(1, 3000), "b": rectangle(6, 3000)})
     assert main(["data", "verify", "pascal5i", "--root", str(root)]) == 0
-    assert "every file can be read" in capsys.readouterr().out
+    assert "every file is there" in capsys.readouterr().out
     (root / "JPEGImages" / "a.jpg").unlink()
     assert "1 files are missing" in fails(capsys, "data", "verify", "pascal5i", "--root", root)
     assert "no lists in" in fails(capsys, "data", "verify", "pascal5i", "--root", tmp_path)

@@ -96,20 +96,23 @@ class ImportArguments:
 class VerifyArguments:
     """Count a benchmark's images by list, class and fold, and decode every file."""
 
-    name: Positional[Literal["pascal5i"]]
+    name: Positional[Literal["pascal5i", "coco20i"]]
     root: Path
-    """The VOC2012 folder."""
+    """The VOC2012 folder, or COCO's with annotations/."""
     lists: tuple[str, ...] = ()
-    """Lists by name or file; by default all of ImageSets/Segmentation."""
+    """Lists by name or file; by default all of ImageSets/Segmentation, or of annotations."""
+    convention: Literal["interleaved", "contiguous"] = "interleaved"
+    """coco20i: how classes make folds."""
 
 
 @dataclass(frozen=True)
 class EpisodesArguments:
     """Write a list of test episodes as JSON, to score exactly these elsewhere."""
 
-    name: Positional[Literal["pascal5i", "stickers", "folder"]]
+    name: Positional[Literal["pascal5i", "coco20i", "stickers", "folder"]]
     out: Path
     root: str = ""
+    convention: Literal["interleaved", "contiguous"] = "interleaved"
     fold: int = 0
     shot: int = 1
     seed: int = 321
@@ -269,21 +272,27 @@ def run_data(arguments: Sequence[str]) -> None:
 
 def _verify(arguments: Sequence[str]) -> None:
     parsed = parse(VerifyArguments, "data verify", arguments)
-    from svfseg.data.pascal import verify
+    from svfseg.data import coco, pascal
     from svfseg.progress import verify_table
 
-    folder = parsed.root / "ImageSets" / "Segmentation"
-    names = parsed.lists or tuple(sorted(path.stem for path in folder.glob("*.txt")))
+    is_coco = parsed.name == "coco20i"
+    folder = parsed.root / ("annotations" if is_coco else "ImageSets/Segmentation")
+    found = folder.glob("instances_*.json" if is_coco else "*.txt")
+    names = parsed.lists or tuple(sorted(p.stem.removeprefix("instances_") for p in found))
     if not names:
-        raise FileNotFoundError(f"no lists in {folder}: give the VOC2012 folder as --root")
-    reports = [verify(parsed.root, name) for name in names]
+        wanted = "COCO's folder" if is_coco else "the VOC2012 folder"
+        raise FileNotFoundError(f"no lists in {folder}: give {wanted} as --root")
+    if is_coco:
+        reports = [coco.verify(parsed.root, name, parsed.convention) for name in names]
+    else:
+        reports = [pascal.verify(parsed.root, name) for name in names]
     print(verify_table(reports))
     problems = [problem for report in reports for problem in report.problems]
     for problem in problems[:50]:
         print(f"  {problem}")
     if problems:
         raise ValueError(f"{len(problems)} files are missing, unreadable or mismatched (see above)")
-    print("every file can be read and fits its mask")
+    print("every file is there and fits its mask")
 
 
 def _episodes(arguments: Sequence[str]) -> None:
@@ -291,7 +300,14 @@ def _episodes(arguments: Sequence[str]) -> None:
     from svfseg.config import DataConfig
     from svfseg.data import draw_test_list, novel_split, test_index, write_episodes
 
-    index = test_index(DataConfig(name=parsed.name, root=parsed.root, test_list=parsed.test_list))
+    index = test_index(
+        DataConfig(
+            name=parsed.name,
+            root=parsed.root,
+            convention=parsed.convention,
+            test_list=parsed.test_list,
+        )
+    )
     episodes = draw_test_list(
         novel_split(index, parsed.fold), parsed.shot, parsed.seed, parsed.count
     )

@@ -59,16 +59,19 @@ class ModelConfig:
 class DataConfig:
     """The benchmark, its fold, and the image size."""
 
-    name: Literal["pascal5i", "stickers", "folder"] = "pascal5i"
-    """pascal5i, stickers (generated, a demonstration) or folder (your own)."""
+    name: Literal["pascal5i", "coco20i", "stickers", "folder"] = "pascal5i"
+    """pascal5i, coco20i, stickers (generated, a demonstration) or folder (your own)."""
     root: str = ""
-    """Folder of the data: VOC2012 for pascal5i, the one with classes.txt for folder."""
+    """Folder of the data: VOC2012 for pascal5i, the one with annotations/ for coco20i, with
+    classes.txt for folder."""
+    convention: Literal["interleaved", "contiguous"] = "interleaved"
+    """coco20i: classes 1, 5, 9 ... in fold 0 (BAM, HSNet, SVF), or 1 to 20 (PANet)."""
     fold: int = 0
     """Which fold's classes are novel."""
     train_lists: tuple[str, ...] = ("trainaug",)
-    """Training lists, by name in ImageSets/Segmentation or as files."""
+    """Training lists, by name in ImageSets/Segmentation or as files; coco20i: train2014."""
     test_list: str = "val"
-    """Test list, by name or file."""
+    """Test list, by name or file; coco20i: val2014."""
     train_images: Literal["base-only", "all"] = "base-only"
     """base-only drops training images with any novel class (BAM, SVF); all keeps them, the novel
     pixels being background (PFENet)."""
@@ -81,6 +84,8 @@ class DataConfig:
     crops from the image's own resolution."""
     scale: tuple[float, float] = (0.9, 1.1)
     """Range of the random scale in training (0.8 to 1.25 on COCO)."""
+    few: Literal["refuse", "drop"] = "refuse"
+    """Classes with too few images for an episode: refuse the data, or leave such classes out."""
     train_count: int = 0
     """Train on only so many of the images, the same ones in every larger choice; 0 takes all."""
     images: int = 400

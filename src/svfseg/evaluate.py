@@ -298,7 +298,7 @@ def evaluate(
     moved = {name: value for name, value in vars(config.data).items() if value is not None}
     data = replace(trained.data, **moved)
     shot = trained.shot if config.shot is None else config.shot
-    source = novel_split(test_index(data), data.fold).require(shot)
+    source = novel_split(test_index(data), data.fold).require(shot, data.few)
     accelerator = make_accelerator(config.device)
     model.to(accelerator.device)
     seeds = config.seeds if episode_list is None else (0,)

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from svfseg.data.pascal import FOLDS, ListReport
+from svfseg.data.report import ListReport
 
 
 class _Bar:
@@ -199,13 +199,16 @@ def _cell(name: str, value: Any, bar: float | None) -> str:
 
 
 def verify_table(reports: Sequence[ListReport]) -> str:
-    """Reports of `svfseg.data.pascal.verify` as tables: by list and fold, and by class."""
+    """Reports of a benchmark's ``verify`` as tables: by list and fold, and by class."""
     table = Table(title="images by fold (a class counts from 2,048 pixels)")
-    for name in ("list", "images", "fold", "test", "train, base only", "train, all", "problems"):
+    names = ["list", "images", "fold", "test", "train, base only", "train, all", "problems"]
+    compared = any(report.published for report in reports)
+    for name in names + ["published test"] * compared:
         table.add_column(name, justify="right")
     for report in reports:
-        for fold in range(len(FOLDS)):
+        for fold in range(len(report.test)):
             first = fold == 0
+            published = [str(report.published[fold])] if report.published else []
             table.add_row(
                 report.name if first else "",
                 str(report.images) if first else "",
@@ -214,7 +217,8 @@ def verify_table(reports: Sequence[ListReport]) -> str:
                 str(report.train[fold]),
                 str(report.train_all[fold]),
                 str(len(report.problems)) if first else "",
-                end_section=fold == len(FOLDS) - 1,
+                *published,
+                end_section=fold == len(report.test) - 1,
             )
     classes = Table(title="images by class")
     classes.add_column("class")

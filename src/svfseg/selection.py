@@ -63,6 +63,7 @@ def make_judge(
     novel, curve = source, list[Episode]()
     if config.selection.curve:
         novel = novel_split(test_index(config.data), config.data.fold)
+        novel = novel.require(config.shot, config.data.few)
         curve = draw_test_list(novel, config.shot, VALIDATION_SEED, config.selection.curve)
 
     def judge() -> dict[str, Any]:
@@ -90,10 +91,11 @@ def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, lis
     count = config.selection.episodes
     if config.selection.on == "test":
         source = novel_split(test_index(config.data), config.data.fold)
+        source = source.require(config.shot, config.data.few)
         return source, draw_test_list(source, config.shot, config.seed, count)
     if config.selection.on == "last":
         return held_out, []
-    source = with_enough(held_out, config.shot)
+    source = held_out.with_enough(config.shot)
     if not source.classes:
         raise ValueError(
             f"{held_out.index.name} holds out {len(held_out.queries)} images, too few for "
@@ -101,12 +103,3 @@ def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, lis
             "not choose a checkpoint (--selection.on last)"
         )
     return source, [draw_episode(source, config.shot, VALIDATION_SEED, i) for i in range(count)]
-
-
-def with_enough(whole: Split, shot: int) -> Split:
-    """A split without the classes that have too few images for an episode."""
-    images = {c: i for c, i in whole.images.items() if len(i) > shot}
-    queries = {i for found in images.values() for i in found}
-    return Split(
-        whole.index, tuple(images), tuple(i for i in whole.queries if i in queries), images
-    )

@@ -101,9 +101,11 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         about = read_about(run / "last")
         start, fingerprint = about["step"], about["backbone"]
         model = restore_model(run / "last", config)
+        train_split = _trainable(train_split, model, config)
         groups = _groups(*trained_parameters(model), config)
     else:
         model, start = start_model(config.model), 0
+        train_split = _trainable(train_split, model, config)
         fingerprint = backbone_fingerprint(cast(nn.Module, model.backbone))
         groups = _groups(*tune(model, config.tuning, _factoring(report)), config)
     optimizer = torch.optim.SGD(groups, lr=config.optim.lr, momentum=config.optim.momentum)
@@ -116,8 +118,6 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         schedule.load_state_dict(state["schedule"])
         best, anchors = state["best"], state["anchors"]
     objective = Objective(model, config.optim.aux_weight)
-    if not takes_images(model):
-        train_split.require(config.shot)
     judge = make_judge(config, model, held_out, accelerator, per_process(config, accelerator))
     names = objective.inputs
     stream = batches(config, train_split, start, accelerator, names)
@@ -302,6 +302,11 @@ def batches(
         pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # leaves dropout's stream alone, so that resuming is exact
     )
+
+
+def _trainable(source: Split, model: nn.Module, config: TrainConfig) -> Split:
+    """The split, with images enough for episodes where the head takes those."""
+    return source if takes_images(model) else source.require(config.shot, config.data.few)
 
 
 def _groups(

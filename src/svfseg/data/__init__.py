@@ -1,6 +1,7 @@
 """Benchmarks as indices from class to images, and the episodes drawn from them."""
 
 from svfseg.config import DataConfig
+from svfseg.data.coco import coco20i
 from svfseg.data.episodes import (
     ClassCrops,
     Episode,
@@ -30,6 +31,7 @@ __all__ = [
     "WholeImages",
     "base_split",
     "build_splits",
+    "coco20i",
     "collate",
     "draw_episode",
     "draw_test_list",
@@ -49,6 +51,8 @@ def train_index(config: DataConfig) -> Index:
     """All images a config trains on, before the fold's rule."""
     if config.name == "pascal5i":
         return pascal5i(config.root, config.train_lists)
+    if config.name == "coco20i":
+        return coco20i(config.root, config.train_lists, config.convention)
     if config.name == "stickers":
         return stickers(0, config.images, "train")
     return folder(config.root)
@@ -58,6 +62,8 @@ def test_index(config: DataConfig) -> Index:
     """All images a config tests on, before the fold's rule."""
     if config.name == "pascal5i":
         return pascal5i(config.root, (config.test_list,))
+    if config.name == "coco20i":
+        return coco20i(config.root, (config.test_list,), config.convention)
     if config.name == "stickers":
         return stickers(0, max(1, config.images // 2), "test")
     return folder(config.root)

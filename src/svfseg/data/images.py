@@ -28,6 +28,17 @@ def read_image(path: str | Path) -> Array:
             raise ValueError(f"{path} is a damaged image: {error}") from error
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image file, from its head alone.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image.
+    """
+    with _open(path) as image:
+        return image.height, image.width
+
+
 def read_mask(path: str | Path) -> Array:
     """Mask of class ids (height, width), uint8: a palette, grey or black-and-white PNG.
 

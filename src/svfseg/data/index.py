@@ -86,24 +86,37 @@ class Split:
         """Class id -> name."""
         return {c: self.index.classes[c - 1] for c in self.classes}
 
-    def require(self, shot: int) -> "Split":
+    def with_enough(self, shot: int) -> "Split":
+        """The split without the classes that have too few images for an episode."""
+        images = {c: i for c, i in self.images.items() if len(i) > shot}
+        positions = {i for found in images.values() for i in found}
+        queries = tuple(i for i in self.queries if i in positions)
+        return Split(self.index, tuple(images), queries, images)
+
+    def require(self, shot: int, few: Literal["refuse", "drop"] = "refuse") -> "Split":
         """The split itself, if every class has a query and ``shot`` other images.
+
+        Args:
+            shot: supports of an episode.
+            few: "drop" leaves out classes with too few images; at least one must have enough.
 
         Raises:
             ValueError: names the classes that have too few images.
         """
         if shot < 1:
             raise ValueError(f"shot is {shot}: an episode needs at least 1 support")
-        few = [
+        if few == "drop" and (enough := self.with_enough(shot)).classes:
+            return enough
+        short = [
             f"{self.index.classes[c - 1]} ({len(self.images[c])})"
             for c in self.classes
             if len(self.images[c]) < shot + 1
         ]
-        if few:
+        if short:
             raise ValueError(
                 f"too few images in {self.index.name} for {shot} shot(s) and a query: "
-                f"{', '.join(few)}; add images with at least {self.index.min_pixels} pixels of the "
-                "class, or ask for fewer shots"
+                f"{', '.join(short)}; add images with at least {self.index.min_pixels} pixels of "
+                "the class, ask for fewer shots, or leave such classes out with --data.few drop"
             )
         return self
 

@@ -1,20 +1,17 @@
 """Pascal-5i: the 20 classes of VOC 2012 in four folds of five (Shaban et al., BMVC 2017)."""
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from svfseg.data.images import check_same_size, read_image, read_mask
 from svfseg.data.index import (
     Index,
     Sample,
-    base_split,
     class_pixels,
     count_pixels,
-    novel_split,
     read_list,
 )
+from svfseg.data.report import ListReport, list_report
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle",
@@ -86,29 +83,6 @@ def find_list(root: Path, name: str) -> Path:
     raise FileNotFoundError(f"no image list {name} in {folder}: it holds {', '.join(there)}")
 
 
-@dataclass(frozen=True)
-class ListReport:
-    """What `verify` found of one list.
-
-    Attributes:
-        name: of the list.
-        images: lines in it.
-        classes: class name -> images with at least the minimum area of it.
-        test: images a fold's test has, for each fold.
-        train: images a fold's training has, without images that hold a novel class.
-        train_all: the same with them.
-        problems: missing, unreadable or mismatched files, one line each.
-    """
-
-    name: str
-    images: int
-    classes: dict[str, int]
-    test: tuple[int, ...]
-    train: tuple[int, ...]
-    train_all: tuple[int, ...]
-    problems: tuple[str, ...]
-
-
 def verify(root: str | Path, name: str) -> ListReport:
     """Decode every image and mask of a list and count classes and folds.
 
@@ -139,16 +113,4 @@ def verify(root: str | Path, name: str) -> ListReport:
         raise NotImplementedError
 
     index = Index(f"pascal5i {name}", CLASSES, FOLDS, tuple(readable), tuple(pixels), unused)
-    tally = Counter(
-        CLASSES[c - 1] for row in pixels for c, n in row.items() if n >= index.min_pixels
-    )
-    folds = range(len(FOLDS))
-    return ListReport(
-        name=name,
-        images=len(names),
-        classes={c: tally[c] for c in CLASSES},
-        test=tuple(len(novel_split(index, f).queries) for f in folds),
-        train=tuple(len(base_split(index, f).queries) for f in folds),
-        train_all=tuple(len(base_split(index, f, "all").queries) for f in folds),
-        problems=tuple(problems),
-    )
+    return list_report(index, name, len(names), problems)
