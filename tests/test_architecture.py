@@ -14,9 +14,9 @@ FLOORS = {
     "svf": 1, "metrics": 1, "functional": 1, "intervals": 1,
     "models": 2, "data": 2, "inserts": 2,
     "tuning": 3, "checkpoint": 3, "runtime": 3, "views": 3,
-    "train": 4, "selection": 4, "evaluate": 4, "predict": 4, "published": 4,
-    "progress": 5, "demo": 5, "study": 5, "study_tables": 5, "bench": 5, "arguments": 5,
-    "cli": 6, "bench_cli": 6, "__main__": 6,
+    "train": 4, "selection": 4, "evaluate": 4, "predict": 4, "published": 4, "learned": 4,
+    "progress": 5, "demo": 5, "study": 5, "study_tables": 5, "analyze": 5, "bench": 5, "arguments": 5,
+    "cli": 6, "bench_cli": 6, "lab_cli": 6, "data_cli": 6, "__main__": 6,
 }  # fmt: skip
 # Two modules of one floor may know each other only in this direction.
 BESIDE = {
@@ -27,6 +27,8 @@ BESIDE = {
     ("study", "study_tables"),
     ("study", "bench"),
     ("cli", "bench_cli"),
+    ("cli", "lab_cli"),
+    ("cli", "data_cli"),
     ("__main__", "cli"),
 }
 

@@ -77,3 +77,21 @@ def test_broken_files(tmp_path: Path) -> None:
         read_config(tmp_path / "list.yaml")
     (tmp_path / "empty.yaml").write_text("")
     assert read_config(tmp_path / "empty.yaml") == {}
+
+
+def test_the_papers_configs_are_what_their_script_writes(tmp_path: Path, monkeypatch) -> None:
+    import runpy
+
+    script = runpy.run_path(str(CONFIGS[0].parents[1] / "make.py"))
+    space = script["main"].__globals__
+    for name, folder in (("PAPER", "paper"), ("REDUCED", "reduced")):
+        (tmp_path / folder).mkdir()
+        source = space[name]
+        if folder == "reduced":
+            text = (source / "strategies.yaml").read_text()
+            (tmp_path / folder / "strategies.yaml").write_text(text)
+        monkeypatch.setitem(space, name, tmp_path / folder)
+    script["main"]()
+    for path in sorted(tmp_path.rglob("*.yaml")):
+        kept = CONFIGS[0].parents[1] / path.relative_to(tmp_path)
+        assert path.read_text() == kept.read_text(), f"run python configs/make.py ({kept.name})"

@@ -14,6 +14,8 @@ from svfseg import __version__
 from svfseg.arguments import parse
 from svfseg.bench_cli import run_bench
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config
+from svfseg.data_cli import run_data
+from svfseg.lab_cli import run_analyze, run_study
 
 
 @dataclass(frozen=True)
@@ -90,48 +92,6 @@ class ImportArguments:
     """Sides of PFENet's levels; 1 0.5 0.25 0.125 for COCO."""
     size: int = 473
     """Side of its test images: 473 for Pascal, 641 for COCO."""
-
-
-@dataclass(frozen=True)
-class VerifyArguments:
-    """Count a benchmark's images by list, class and fold, and decode every file."""
-
-    name: Positional[Literal["pascal5i", "coco20i"]]
-    root: Path
-    """The VOC2012 folder, or COCO's with annotations/."""
-    lists: tuple[str, ...] = ()
-    """Lists by name or file; by default all of ImageSets/Segmentation, or of annotations."""
-    convention: Literal["interleaved", "contiguous"] = "interleaved"
-    """coco20i: how classes make folds."""
-
-
-@dataclass(frozen=True)
-class EpisodesArguments:
-    """Write a list of test episodes as JSON, to score exactly these elsewhere."""
-
-    name: Positional[Literal["pascal5i", "coco20i", "stickers", "folder"]]
-    out: Path
-    root: str = ""
-    convention: Literal["interleaved", "contiguous"] = "interleaved"
-    fold: int = 0
-    shot: int = 1
-    seed: int = 321
-    count: int = 1000
-    test_list: str = "val"
-
-
-@dataclass(frozen=True)
-class StudyArguments:
-    """Run a study: arms x grid, each run trained, scored and written down once."""
-
-    study: Positional[Path]
-    """A YAML file with train, eval, arms, grid, reference and search (docs/study.md)."""
-    out: Path
-    """Folder for the runs and the tables; give it again to go on after a stop."""
-    root: str | None = None
-    """Folder of the data, in place of the study's train.data.root."""
-    dry_run: bool = False
-    """List the runs and do nothing."""
 
 
 @dataclass(frozen=True)
@@ -259,79 +219,6 @@ def run_import(arguments: Sequence[str]) -> None:
     print(f"wrote {parsed.out}: use it with  svfseg eval  and  svfseg predict")
 
 
-def run_data(arguments: Sequence[str]) -> None:
-    """Run ``svfseg data verify NAME | svfseg data episodes NAME``."""
-    actions = {"verify": _verify, "episodes": _episodes}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: svfseg data verify NAME ... | svfseg data episodes NAME ...")
-        return
-    if arguments[0] not in actions:
-        raise ValueError(f"unknown command data {arguments[0]}{nearest(arguments[0], actions)}")
-    actions[arguments[0]](arguments[1:])
-
-
-def _verify(arguments: Sequence[str]) -> None:
-    parsed = parse(VerifyArguments, "data verify", arguments)
-    from svfseg.data import coco, pascal
-    from svfseg.progress import verify_table
-
-    is_coco = parsed.name == "coco20i"
-    folder = parsed.root / ("annotations" if is_coco else "ImageSets/Segmentation")
-    found = folder.glob("instances_*.json" if is_coco else "*.txt")
-    names = parsed.lists or tuple(sorted(p.stem.removeprefix("instances_") for p in found))
-    if not names:
-        wanted = "COCO's folder" if is_coco else "the VOC2012 folder"
-        raise FileNotFoundError(f"no lists in {folder}: give {wanted} as --root")
-    if is_coco:
-        reports = [coco.verify(parsed.root, name, parsed.convention) for name in names]
-    else:
-        reports = [pascal.verify(parsed.root, name) for name in names]
-    print(verify_table(reports))
-    problems = [problem for report in reports for problem in report.problems]
-    for problem in problems[:50]:
-        print(f"  {problem}")
-    if problems:
-        raise ValueError(f"{len(problems)} files are missing, unreadable or mismatched (see above)")
-    print("every file is there and fits its mask")
-
-
-def _episodes(arguments: Sequence[str]) -> None:
-    parsed = parse(EpisodesArguments, "data episodes", arguments)
-    from svfseg.config import DataConfig
-    from svfseg.data import draw_test_list, novel_split, test_index, write_episodes
-
-    index = test_index(
-        DataConfig(
-            name=parsed.name,
-            root=parsed.root,
-            convention=parsed.convention,
-            test_list=parsed.test_list,
-        )
-    )
-    episodes = draw_test_list(
-        novel_split(index, parsed.fold), parsed.shot, parsed.seed, parsed.count
-    )
-    write_episodes(parsed.out, index, episodes)
-    print(f"wrote {len(episodes)} episodes to {parsed.out}")
-
-
-def run_study_command(arguments: Sequence[str]) -> None:
-    """Run ``svfseg study STUDY.yaml --out DIR``."""
-    parsed = parse(StudyArguments, "study", arguments)
-    from svfseg.progress import StudyProgress
-    from svfseg.study import final_jobs, read_study, run_study, search_jobs
-
-    study = read_study(parsed.study, parsed.root)
-    if parsed.dry_run:
-        for job in (*search_jobs(study), *final_jobs(study, {})):
-            print(job.name)
-        return
-    with StudyProgress() as progress:
-        out = run_study(study, parsed.out, progress)
-    table = out / "summary.md"
-    print(table.read_text() if table.is_file() else f"wrote {out}")
-
-
 def run_demo(arguments: Sequence[str]) -> None:
     """Run ``svfseg demo``."""
     parsed = parse(DemoArguments, "demo", arguments)
@@ -349,7 +236,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "inspect": (run_inspect, "show what SVF would train in a network"),
     "import-checkpoint": (run_import, "make a run of a published checkpoint"),
     "data": (run_data, "verify a benchmark's files, write lists of test episodes"),
-    "study": (run_study_command, "compare strategies: arms x grid as runs, with intervals"),
+    "study": (run_study, "compare strategies: arms x grid as runs, with intervals"),
+    "analyze": (run_analyze, "what a run learned: spectrum, attention, curves, as a page"),
     "bench": (run_bench, "what a step, factoring, evaluation, prediction and data cost here"),
     "demo": (run_demo, "frozen backbone against SVF on generated scenes, with a page"),
 }

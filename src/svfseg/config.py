@@ -142,7 +142,7 @@ class OptimConfig:
     batch: int = 8
     """Episodes a step, on all processes together."""
     clip: float = 0.0
-    """Largest norm of the gradient; 0 clips nothing."""
+    """Largest norm of the gradient, of the head's and of the tuned weights' each; 0: any."""
     aux_weight: float = 1.0
     """Weight of a head's auxiliary losses."""
 

@@ -162,7 +162,10 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
             loss = objective(*tensors)
         accelerator.backward(loss)
         if config.optim.clip > 0:
-            accelerator.clip_grad_norm_(objective.parameters(), config.optim.clip)
+            accelerator.unscale_gradients()
+            # group by group: large gradients of the tuned weights must not slow the head
+            for group in groups:
+                nn.utils.clip_grad_norm_(group["params"], config.optim.clip)
         for parameter, anchor in zip(_anchored(groups, config), anchors, strict=True):
             if parameter.grad is not None:
                 drift = parameter.detach() - anchor
