@@ -108,3 +108,23 @@ def _factor_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("svfseg.svf.layers.factorize", shapes)
     monkeypatch.setenv("SVFSEG_FACTOR_CACHE_MIB", "0")
+
+
+def test_the_cost_of_every_strategy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from svfseg.tuning import STRATEGIES
+
+    out = tmp_path / "rows.jsonl"
+    words = ["bench", "cost", "--backbone", "test_resnet", "--size", "65", "--json", str(out)]
+    assert main(words) == 0
+    assert "svf+norm" in capsys.readouterr().out
+    rows = {row["arm"]: row for row in map(json.loads, out.read_text().splitlines()[:-1])}
+    assert list(rows) == list(STRATEGIES)
+    assert rows["frozen"]["trained"] == rows["frozen"]["task bytes"] == 0
+    for name in ("norm", "bias", "svf", "ssf"):
+        assert 0 < rows[name]["trained"] < 0.2 * rows["full"]["trained"]
+        assert 4 * rows[name]["trained"] < rows[name]["task bytes"]
+    assert rows["svf"]["trained"] < rows["svf+norm"]["trained"]
+    assert rows["svf"]["kept bytes"] < rows["layers"]["kept bytes"]
+    assert rows["frozen"]["step operations"] == min(r["step operations"] for r in rows.values())
+    assert main(["bench", "cost", "svg"]) == 2
+    assert "did you mean" in capsys.readouterr().err

@@ -87,8 +87,25 @@ class DataArguments:
     """Write the rows here, one JSON object a line; else they are printed after the table."""
 
 
+@dataclass(frozen=True)
+class CostArguments:
+    """What each strategy trains, stores, computes and keeps; counted, not timed."""
+
+    strategies: Positional[tuple[str, ...]] = ()
+    """By default all of them."""
+    head: str = "baseline"
+    backbone: str = "resnet50"
+    output_stride: int = 8
+    size: int = 225
+    stages: tuple[int, ...] = (2, 3, 4)
+    train: str = "S"
+    """svf: letters of the factors that train."""
+    json: Path | None = None
+    """Write the rows here, one JSON object a line; else they are printed after the table."""
+
+
 def run_bench(words: Sequence[str]) -> None:
-    """Run ``svfseg bench step|factor|eval|predict|data``."""
+    """Run ``svfseg bench step|factor|eval|predict|data|cost``."""
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: svfseg bench {'|'.join(BENCHES)} ...")
         return
@@ -162,10 +179,34 @@ def _data(parsed: DataArguments) -> Rows:
     return [bench_data(config, parsed.steps) for config in configs]
 
 
+def _cost(parsed: CostArguments) -> Rows:
+    from svfseg.bench.cost import strategy_cost
+    from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
+    from svfseg.tuning import STRATEGIES
+
+    for name in parsed.strategies:
+        if name not in STRATEGIES:
+            raise ValueError(f"unknown strategy {name}{nearest(name, STRATEGIES)}")
+    backbone = BackboneConfig(parsed.backbone, "none", parsed.output_stride)
+    rows = []
+    for name in parsed.strategies or STRATEGIES:
+        plan: dict[str, Any] = {"strategy": name, "stages": parsed.stages, "train": parsed.train}
+        config = TrainConfig(
+            model=ModelConfig(head=parsed.head, backbone=backbone),
+            tuning=TuningConfig(**plan),
+            data=DataConfig(size=parsed.size),
+        )
+        named = {"arm": name, "head": parsed.head, "network": parsed.backbone, "side": parsed.size}
+        rows.append({**named, **strategy_cost(config)})
+        print(f"counted {name}", file=sys.stderr, flush=True)
+    return rows
+
+
 BENCHES: dict[str, tuple[type[Any], Callable[[Any], Rows]]] = {
     "step": (StepArguments, _step),
     "factor": (FactorArguments, _factor),
     "eval": (EvalArguments, _eval),
     "predict": (PredictArguments, _predict),
     "data": (DataArguments, _data),
+    "cost": (CostArguments, _cost),
 }
