@@ -97,6 +97,22 @@ def load_run(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, Trai
     return model.eval(), config
 
 
+def load_head(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, TrainConfig]:
+    """`load_run` of a run whose head takes episodes.
+
+    Raises:
+        FileNotFoundError: see `load_run`.
+        ValueError: the run is a base learner's; or see `load_run`.
+    """
+    model, config = load_run(run, checkpoint)
+    if "image" in getattr(model, "inputs", ()):
+        raise ValueError(
+            f"{run} is a {config.model.head} run: it learns base classes, and has its score on "
+            "them in its metrics.jsonl; give a run of another head"
+        )
+    return model, config
+
+
 def run_config(run: Path) -> TrainConfig:
     """The settings of a run folder.
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from svfseg.checkpoint import load_run
+from svfseg.checkpoint import load_head
 from svfseg.config import EvalConfig
 from svfseg.data import (
     Episode,
@@ -287,12 +287,7 @@ def evaluate(
         FileNotFoundError: no run, checkpoint or data.
         ValueError: settings that do not fit the data.
     """
-    model, trained = load_run(run, config.checkpoint)
-    if "image" in getattr(model, "inputs", ()):
-        raise ValueError(
-            f"{run} is a {trained.model.head} run: it learns base classes, and has its score on "
-            "them in its metrics.jsonl; episodes need a run of another head"
-        )
+    model, trained = load_head(run, config.checkpoint)
     if config.generalized and not hasattr(model, "maps"):
         raise ValueError(f"{run} is a {trained.model.head} run: the generalized score needs bam")
     moved = {name: value for name, value in vars(config.data).items() if value is not None}

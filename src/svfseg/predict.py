@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from svfseg.checkpoint import load_run
+from svfseg.checkpoint import load_head
 from svfseg.data.images import Array, check_same_size
 from svfseg.data.transforms import fit_image, fit_mask, logits_at_original, to_tensor
 
@@ -51,7 +51,7 @@ class Predictor:
             FileNotFoundError: no run, or no checkpoint in it.
             ValueError: a damaged run, or base weights that are not its own.
         """
-        model, config = load_run(run)
+        model, config = load_head(run)
         return cls(model, config.data.size, device)
 
     def set_support(self, images: Sequence[Array], masks: Sequence[Array]) -> "Predictor":

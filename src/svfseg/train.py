@@ -161,8 +161,9 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         with accelerator.autocast():
             loss = objective(*tensors)
         accelerator.backward(loss)
-        if config.optim.clip > 0:
+        if config.optim.clip > 0 or anchors:
             accelerator.unscale_gradients()
+        if config.optim.clip > 0:
             # group by group: large gradients of the tuned weights must not slow the head
             for group in groups:
                 nn.utils.clip_grad_norm_(group["params"], config.optim.clip)
@@ -309,7 +310,15 @@ def batches(
 
 def _trainable(source: Split, model: nn.Module, config: TrainConfig) -> Split:
     """The split, with images enough for episodes where the head takes those."""
-    return source if takes_images(model) else source.require(config.shot, config.data.few)
+    if takes_images(model):
+        return source
+    enough = source.require(config.shot, config.data.few)
+    if config.model.head == "bam" and enough.classes != source.classes:
+        raise ValueError(
+            "bam numbers the base classes as its base learner does: none can be left out with "
+            "data.few drop; add images, or ask for fewer shots"
+        )
+    return enough
 
 
 def _groups(
