@@ -85,3 +85,30 @@ def test_every_result_row_has_its_command_and_setting() -> None:
         assert row["episodes"] == "1000"
         classes = [float(row[c]) for c in ("aeroplane", "bicycle", "bird", "boat", "bottle")]
         assert sum(classes) / 5 == pytest.approx(float(row["miou"]), abs=0.02)
+
+
+STUDIES = sorted(path for path in (ROOT / "results").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_tables_of_studies_are_those_of_their_rows(path: Path) -> None:
+    """docs/study.md shows the table that the study wrote, and its means are those of its rows."""
+    from statistics import mean
+
+    table = path.read_text().strip()
+    assert table in (ROOT / "docs" / "study.md").read_text()
+    rows = list(csv.DictReader(path.with_suffix(".csv").open()))
+    for line in table.splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        found = [row for row in rows if row["arm"] == cells[0]]
+        assert len(found) == int(cells[1])
+        assert f"{100 * mean(float(row['miou']) for row in found):.2f}" == cells[7].split()[0]
+    searched = path.with_name(f"{path.stem}_search.csv")
+    if searched.exists():  # every arm runs with the best of its candidates
+        candidates = list(csv.DictReader(searched.open()))
+        for row in rows:
+            own = [c for c in candidates if c["arm"] == row["arm"]]
+            best = max(own, key=lambda c: float(c["base_miou"]), default=None)
+            for name in ("optim.lr", "tuning.lr"):
+                if best is not None and best.get(name):
+                    assert row[name] == best[name]

@@ -32,7 +32,7 @@ def head(name: str = "baseline") -> torch.nn.Module:
     return build_model(ModelConfig(head=name, hidden=8, backbone=backbone)).eval()
 
 
-@pytest.mark.parametrize("name", ["baseline", "pfenet"])
+@pytest.mark.parametrize("name", ["baseline", "pfenet", "bam"])
 @pytest.mark.parametrize("shots", [1, 3])
 def test_views_outline_what_forward_outlines(name: str, shots: int) -> None:
     model = head(name).double()
