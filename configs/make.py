@@ -280,7 +280,7 @@ def reduced(
         f"--out studies/ablation_{name}",
     ]
     train = base["train"] | {"tuning": {"lr": 0.01}}
-    train["optim"] = {**train["optim"], "lr": 0.1}
+    train["optim"] = {**train["optim"], "lr": 0.05}
     content = {
         "train": train,
         "eval": base["eval"],
