@@ -16,8 +16,7 @@ from statistics import mean
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
-PARTS = {"results.csv": ".csv", "search.csv": "_search.csv", "curves.csv": "_curves.csv",
-         "summary.md": ".md"}  # fmt: skip
+PARTS = {"results.csv": ".csv", "search.csv": "_search.csv", "summary.md": ".md"}
 
 
 def keep(folder: Path, name: str) -> None:
@@ -25,7 +24,8 @@ def keep(folder: Path, name: str) -> None:
         if (folder / part).is_file():
             shutil.copyfile(folder / part, HERE / f"{name}{end}")
     rows = list(csv.DictReader((folder / "curves.csv").open()))
-    if len({row["step"] for row in rows}) > 1:
+    if len({row["step"] for row in rows}) > 1:  # one point is no curve
+        shutil.copyfile(folder / "curves.csv", HERE / f"{name}_curves.csv")
         draw(rows, IMAGES / f"{name}.svg")
 
 
