@@ -215,7 +215,7 @@ class EvalConfig:
     generalized: bool = False
     """bam: also score base and novel classes in one map."""
     threshold: float = 0.9
-    """Probability from which the novel class covers a base class in that map."""
+    """Foreground from which the novel class covers a base class in that map."""
     workers: int = 2
     """Processes that load data."""
     device: str = "auto"

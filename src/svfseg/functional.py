@@ -113,12 +113,13 @@ def generalized_map(final: Tensor, base: Tensor, threshold: float = 0.9) -> Tens
     """Base and novel classes in one map (BAM's generalized setting).
 
     Args:
-        final: (batch, 2, height, width), logits of the episode's class.
+        final: (batch, 2, height, width) of BAM's ensemble. Its foreground is an adjusted
+            probability, and is compared as it is: a softmax of two such values ends at 0.73.
         base: (batch, 1 + n, height, width), logits of background and n base classes.
-        threshold: probability from which the novel class covers what the base learner says.
+        threshold: foreground from which the novel class covers what the base learner says.
 
     Returns:
         (batch, height, width): 0 background, 1 to n base classes, n + 1 the novel one.
     """
-    novel = final.softmax(dim=1)[:, 1] > threshold
+    novel = final[:, 1] > threshold
     return torch.where(novel, base.shape[1], base.argmax(dim=1))

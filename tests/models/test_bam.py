@@ -108,7 +108,7 @@ def test_gram_difference() -> None:
 
 
 def test_one_map_for_base_and_novel() -> None:
-    final = torch.tensor([[[[0.0, 0.0]], [[9.0, 1.0]]]])  # certain, and 73 %
+    final = torch.tensor([[[[0.0, 0.0]], [[0.95, 0.73]]]])
     base = torch.tensor([[[[0.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]]])
     assert generalized_map(final, base).tolist() == [[[3, 2]]]
     assert generalized_map(final, base, 0.5).tolist() == [[[3, 3]]]
