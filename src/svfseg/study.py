@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from svfseg.bench.cost import strategy_cost
@@ -234,7 +235,10 @@ def _run(job: Job, study: Study, out: Path, report: Report | None, final: bool) 
         row |= {
             "miou": result["miou"]["mean"],
             "fb_iou": result["fb_iou"]["mean"],
-            **{f"iou {name}": value for name, value in result["seeds"][0]["classes"].items()},
+            **{
+                f"iou {name}": mean(seed["classes"][name] for seed in result["seeds"])
+                for name in result["seeds"][0]["classes"]
+            },
             "eval_seconds": round(sum(seed["seconds"] for seed in result["seeds"]), 1),
         }
         (run / "episodes.json").write_text(json.dumps(records))
