@@ -11,6 +11,7 @@ HERE = Path(__file__).resolve().parent / "performance"
 # file -> the command that wrote it
 COMMANDS = {
     "step": "svfseg bench step resnet50 resnet50_deep",
+    "step_avx2": "svfseg bench step resnet50 resnet50_deep",
     "bf16": "svfseg bench step resnet50 --precision bf16 --repeats 7",
     "contiguous": "svfseg bench step resnet50 --layout contiguous --repeats 7",
     "others": (
@@ -170,6 +171,8 @@ def tables() -> dict[str, str]:
     return {
         "ratios": ratio_table("step"),
         "arms": step_table("step"),
+        "ratios, second machine": ratio_table("step_avx2"),
+        "arms, second machine": step_table("step_avx2"),
         "merged": merged_table("step", "others"),
         "other networks": ratio_table("others"),
         "other settings": ratio_table("bf16", "contiguous"),
