@@ -38,7 +38,8 @@ class ModelConfig:
     """The head and its backbone."""
 
     head: str = "baseline"
-    """baseline, pfenet, bam, pspnet (bam's base learner), or the dotted path of your class."""
+    """baseline, pfenet, bam, dense (compares, one number trains), pspnet (bam's base learner), or
+    the dotted path of your class."""
     hidden: int = 256
     """Channels of the head."""
     bins: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)

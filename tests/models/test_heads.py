@@ -77,13 +77,24 @@ def test_supports_and_their_order(head: str) -> None:
         assert not torch.allclose(model(query, support[:, :1], mask[:, :1]), expected, atol=1e-4)
 
 
-@every_head
+@pytest.mark.parametrize("head", [head for head in EPISODIC if head != "dense"])
 def test_ignored_support_pixels_are_background(head: str) -> None:
     model = tiny(head)
     query, support, mask = episode()
     with torch.inference_mode():
         expected = model(query, support, mask)
         assert torch.equal(model(query, support, mask * (mask == 1)), expected)
+
+
+def test_dense_takes_no_direction_from_ignored_support_pixels() -> None:
+    """What the ignored pixels show only matters through the backbone's field of view."""
+    model = tiny("dense")
+    query, support, mask = episode()
+    with torch.inference_mode():
+        (view,) = model.views(support[0], [mask[0, 0]], query=False)[1]
+        (known,) = model.views(support[0], [mask[0, 0] * (mask[0, 0] == 1)], query=False)[1]
+    assert torch.equal(view.keys, known.keys)
+    assert not torch.equal(view.ground, known.ground)
 
 
 @every_head
@@ -212,8 +223,9 @@ def test_what_is_met_twice_is_computed_once(head: str) -> None:
     weight = model.backbone.layer2.requires_grad_(True)
     assert weight is model.backbone.layer2
     found = run()
-    assert rows == {"layer2": [4], "layer4": [2, 4]}  # of 9 images; of 3 queries and 6 supports
+    # of 9 images; dense shows no mask to layer4, others of 3 queries and 6 supports there
+    assert rows == {"layer2": [4], "layer4": [4] if head == "dense" else [2, 4]}
     model.backbone.norm = "train"  # turns sharing off; nothing else in eval mode
     expected = run()
-    assert rows["layer2"][1:] == [3, 6]
+    assert rows["layer2"][1:] == ([9] if head == "dense" else [3, 6])
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

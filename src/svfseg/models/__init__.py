@@ -9,6 +9,7 @@ from svfseg.config import ModelConfig, nearest
 from svfseg.models.backbone import Backbone, Features, build_backbone
 from svfseg.models.bam import BAM
 from svfseg.models.baseline import Baseline
+from svfseg.models.dense import Dense
 from svfseg.models.pfenet import PFENet
 from svfseg.models.pspnet import PSPNet
 
@@ -17,6 +18,7 @@ __all__ = [
     "HEADS",
     "Backbone",
     "Baseline",
+    "Dense",
     "Features",
     "PFENet",
     "PSPNet",
@@ -28,6 +30,7 @@ HEADS: dict[str, Callable[[Backbone, ModelConfig], nn.Module]] = {
     "baseline": lambda backbone, c: Baseline(backbone, c.hidden, c.dropout),
     "pfenet": lambda backbone, c: PFENet(backbone, c.hidden, c.bins, c.dropout),
     "bam": lambda backbone, c: BAM(backbone, c.base_classes, c.hidden, c.dropout, c.weighted_shots),
+    "dense": lambda backbone, c: Dense(backbone),
     "pspnet": lambda backbone, c: PSPNet(backbone, c.base_classes, c.hidden),
 }
 

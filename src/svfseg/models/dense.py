@@ -1,0 +1,173 @@
+"""Dense comparison: every position of the query against the supports' insides and outsides."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from svfseg.functional import resize
+from svfseg.models.backbone import Backbone, Features
+from svfseg.models.matching import first_equal
+
+# A support's inside and outside are each summed up by so many directions at most, so that
+# neither wins by its number of positions.
+CENTERS = 32
+_ROUNDS = 8
+# Similarity to the class is the mean over so many nearest directions.
+NEAREST = 3
+
+
+class DenseQuery(NamedTuple):
+    """A query image, whatever its supports.
+
+    Attributes:
+        deep: (1, channels, height, width), unit vectors.
+    """
+
+    deep: Tensor
+
+
+class DenseSupport(NamedTuple):
+    """A support image and its mask, whatever the query.
+
+    Attributes:
+        keys: (channels, at most `CENTERS`), unit vectors of the class.
+        ground: the same of all else that is known.
+    """
+
+    keys: Tensor
+    ground: Tensor
+
+
+class Dense(nn.Module):
+    """Nearest directions of the class against those of its surroundings; one number trains.
+
+    A position's descriptor is layer3 beside layer4, each of unit length. The supports' descriptors
+    inside the mask, and outside, are summed up by spherical k-means (Dhillon and Modha, 2001). The
+    logit of the class is scale * (a - b): a is the mean cosine to the `NEAREST` directions inside,
+    of the support where it is highest, and b the same outside. These are the foreground and
+    background prototypes of PANet (Wang et al., ICCV 2019), many of each. All that is learned of
+    segmentation is the scale, how sure a difference is: what the backbone knows of a class is used
+    as it is, and supports add up instead of being averaged.
+
+    Args:
+        backbone: the features.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.log_scale = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, query: Tensor, support: Tensor, support_mask: Tensor) -> Tensor:
+        """Outline the supports' class in the query.
+
+        Args:
+            query: (batch, 3, height, width), RGB in 0 to 255.
+            support: (batch, shots, 3, height, width).
+            support_mask: (batch, shots, height, width); 1 is the class, 255 unknown.
+
+        Returns:
+            Logits (batch, 2, height, width): background, foreground.
+        """
+        batch, shots = support.shape[:2]
+        images = torch.cat([query, support.flatten(0, 1)])
+        places = list(range(len(images)))
+        if not self.backbone.moving_norms() and not torch.compiler.is_compiling():
+            places = first_equal(images)  # what is met twice is computed once
+        rows = sorted(set(places))
+        described = describe(self.backbone.encode(images[rows]))
+        described = described[[rows.index(place) for place in places]]
+        masks = support_mask.flatten(0, 1)
+        shown = [_shown(described[batch + i], masks[i]) for i in range(batch * shots)]
+        return self.outline(
+            [DenseQuery(described[i : i + 1]) for i in range(batch)],
+            [shown[i * shots : (i + 1) * shots] for i in range(batch)],
+            (query.shape[-2], query.shape[-1]),
+        )
+
+    def views(
+        self, image: Tensor, masks: Sequence[Tensor], query: bool = True
+    ) -> tuple[DenseQuery | None, list[DenseSupport]]:
+        """What `outline` needs of an image, as a query and as a support of several masks."""
+        described = describe(self.backbone.encode(image))
+        seen = DenseQuery(described) if query else None
+        return seen, [_shown(described[0], mask) for mask in masks]
+
+    def outline(
+        self,
+        queries: Sequence[DenseQuery],
+        supports: Sequence[Sequence[DenseSupport]],
+        size: tuple[int, int],
+    ) -> Tensor:
+        """Logits (batch, 2, *size) from views: what `forward` computes from images."""
+        maps = []
+        for query, shots in zip(queries, supports, strict=True):
+            flat = query.deep[0].flatten(1)
+            inside, outside = (
+                torch.stack([nearness(flat, keys) for keys in each]).amax(dim=0)
+                for each in ([s.keys for s in shots], [s.ground for s in shots])
+            )
+            maps.append((inside - outside).reshape(1, *query.deep.shape[-2:]))
+        logit = self.log_scale.exp() * torch.stack(maps)
+        return resize(torch.cat([torch.zeros_like(logit), logit], dim=1), size)
+
+
+def describe(features: Features) -> Tensor:
+    """(batch, channels of layer3 and layer4, height, width of layer3), unit vectors."""
+    layer4 = resize(features.layer4, features.layer3.shape[-2:])
+    both = [F.normalize(features.layer3, dim=1), F.normalize(layer4, dim=1)]
+    return torch.cat(both, dim=1) / 2**0.5
+
+
+def nearness(flat: Tensor, keys: Tensor) -> Tensor:
+    """Mean cosine of positions (channels, n) to the nearest of some directions (channels, m)."""
+    similar = keys.mT @ flat
+    nearest: Tensor = similar.topk(min(NEAREST, len(similar)), dim=0).values.mean(dim=0)
+    return nearest
+
+
+def summed_up(vectors: Tensor, count: int = CENTERS) -> Tensor:
+    """At most so many directions in place of many: spherical k-means from evenly spaced starts.
+
+    The gradient flows through the means, not through what belongs to which.
+
+    Args:
+        vectors: (channels, n), unit vectors.
+        count: number of directions.
+
+    Returns:
+        (channels, at most count), unit vectors.
+    """
+    if vectors.shape[1] <= count:
+        return vectors
+    fixed = vectors.detach()
+    start = torch.linspace(0, vectors.shape[1] - 1, count, device=vectors.device).long()
+    centers = fixed[:, start]
+    for _ in range(_ROUNDS):
+        belongs = F.one_hot((centers.mT @ fixed).argmax(dim=0), count).to(fixed.dtype)
+        centers = F.normalize(fixed @ belongs + 1e-6 * centers, dim=0)
+    return F.normalize(vectors @ belongs + 1e-6 * centers, dim=0)
+
+
+def _shown(described: Tensor, mask: Tensor) -> DenseSupport:
+    """A support's directions inside and outside of its mask (height, width) of 0, 1 and 255."""
+    size = described.shape[-2:]
+    inside = _share(mask == 1, size)
+    known = _share(mask != 255, size)
+    flat = described.flatten(1)
+    # a class smaller than a position has the positions that show most of it
+    marked = (inside >= min(0.6, 0.9 * float(inside.max()))) & (inside > 0)
+    others = (inside < 0.1) & (known > 0.9)
+    nothing = flat.new_zeros(len(flat), 1)
+    return DenseSupport(
+        summed_up(flat[:, marked]) if bool(marked.any()) else nothing,
+        summed_up(flat[:, others]) if bool(others.any()) else nothing,
+    )
+
+
+def _share(mask: Tensor, size: torch.Size) -> Tensor:
+    """Share of each position that a mask (height, width) covers, (positions,)."""
+    return F.adaptive_avg_pool2d(mask.float()[None], (size[0], size[1]))[0].flatten()
