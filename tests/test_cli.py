@@ -122,7 +122,7 @@ def test_predict_writes_masks_of_the_querys_size(home: Path, tmp_path: Path) -> 
         ]
     assert main([*words, "--query", str(big), str(data / "images/c2_0.jpg")]) == 0
     assert sorted(p.name for p in out.iterdir()) == [
-        "big.png", "big_overlay.jpg", "c2_0.png", "c2_0_overlay.jpg",
+        "big.png", "big_overlay.jpg", "c2_0.png", "c2_0_overlay.jpg", "predictions.jsonl",
         *(f"support_{i}_overlay.jpg" for i in range(1, 5)),
     ]  # fmt: skip
     mask = np.asarray(Image.open(out / "big.png"))
@@ -150,16 +150,20 @@ def test_predict_refuses_bad_input(
     assert "the image is 48x40, its mask 5x5" in predict(image, small, image)
     assert "not an image" in predict(text, mask, image)
     assert "not an image" in predict(image, mask, text)
-    assert "no image at" in predict(image, mask, tmp_path / "gone.jpg")
+    assert "no image or folder at" in predict(image, mask, tmp_path / "gone.jpg")
     assert "is not a run" in predict(image, mask, image, tmp_path)
     (tmp_path / "config.yaml").write_text((home / "run/config.yaml").read_text())
     assert "no checkpoint 'best'" in predict(image, mask, image, tmp_path)
-    assert "1 --support and 0 --mask" in fails(capsys, "predict", home / "run", "--support", image)
+    assert "1 --support and 0 --mask" in fails(
+        capsys, "predict", home / "run", "--support", image, "--query", image
+    )
     both = ["predict", home / "run", "--support", image, "--mask", mask]
     assert "no --query" in fails(capsys, *both)
-    assert "is a folder" in fails(capsys, *both, "--query", home)
+    assert "no images in" in fails(capsys, *both, "--query", home)
     assert "device is gpu" in fails(capsys, *both, "--query", image, "--device", "gpu")
-    assert "would overwrite" in fails(capsys, *both, "--query", image, image)
+    twin = tmp_path / image.name
+    twin.write_bytes(image.read_bytes())
+    assert "would overwrite" in fails(capsys, *both, "--query", image, twin)
     assert not out.exists()
 
 

@@ -1,7 +1,7 @@
 """svfseg: few-shot segmentation by singular value fine-tuning.
 
 The method for any PyTorch model (`apply_svf` and its kin), the laboratory (`train`, `evaluate`)
-and prediction on your own images (`Predictor`). Names load what they need on first use.
+and the tool for your own images (`FewShotSegmenter`). Names load what they need on first use.
 """
 
 import importlib
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.config import EvalConfig, TrainConfig
     from svfseg.evaluate import evaluate
     from svfseg.models import build_backbone, build_model
-    from svfseg.predict import Predictor
+    from svfseg.segmenter import FewShotSegmenter
     from svfseg.svf import (
         apply_svf,
         fuse,
@@ -41,13 +41,13 @@ _HOMES = {
     "build_backbone": "svfseg.models",
     "train": "svfseg.train",
     "evaluate": "svfseg.evaluate",
-    "Predictor": "svfseg.predict",
+    "FewShotSegmenter": "svfseg.segmenter",
     "TrainConfig": "svfseg.config",
     "EvalConfig": "svfseg.config",
 }
 __all__ = [
     "EvalConfig",
-    "Predictor",
+    "FewShotSegmenter",
     "TrainConfig",
     "__version__",
     "apply_svf",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
 from svfseg import __version__
 from svfseg.arguments import parse
@@ -16,6 +16,7 @@ from svfseg.bench_cli import run_bench
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config
 from svfseg.data_cli import run_data
 from svfseg.lab_cli import run_analyze, run_study
+from svfseg.tool_cli import run_fit, run_predict, run_report
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,6 @@ class EvalArguments:
     """Score these episodes (a file of 'data episodes') instead of drawn ones."""
     json: Path | None = None
     """Write the result here."""
-
-
-@dataclass(frozen=True)
-class PredictArguments:
-    """Outline the supports' class in other images."""
-
-    run: Positional[Path]
-    """A folder that train or import-checkpoint wrote."""
-    support: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
-    """Images with the class: one or more, and the option may be repeated."""
-    mask: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
-    """Their masks, in the same order: any value but 0 is the class."""
-    query: tuple[Path, ...] = ()
-    """Images to outline the class in."""
-    out: Path = Path("predictions")
-    """Folder for NAME.png (0 and 255) and NAME_overlay.jpg, and the supports' own overlays."""
-    class_id: int | None = None
-    """Which value of the masks is the class, where they hold several."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
 
 
 @dataclass(frozen=True)
@@ -136,42 +117,6 @@ def run_eval(arguments: Sequence[str]) -> None:
         parsed.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def run_predict(arguments: Sequence[str]) -> None:
-    """Run ``svfseg predict RUN --support IMG --mask MASK --query IMG ... --out DIR``."""
-    parsed = parse(PredictArguments, "predict", arguments)
-    supports = [path for group in parsed.support for path in group]
-    marks = [path for group in parsed.mask for path in group]
-    if not supports or len(supports) != len(marks):
-        raise ValueError(
-            f"found {len(supports)} --support and {len(marks)} --mask: give at least one image "
-            "with the class, and one mask for each"
-        )
-    if not parsed.query:
-        raise ValueError("no --query: give the images to outline the class in")
-    _refuse_same_names(parsed.query)
-    from PIL import Image
-
-    from svfseg.data.images import overlay, read_binary_mask, read_image
-    from svfseg.predict import Predictor
-    from svfseg.runtime import make_accelerator
-
-    images = [read_image(path) for path in supports]
-    masks = [read_binary_mask(path, parsed.class_id) for path in marks]
-    queries = [read_image(path) for path in parsed.query]  # all of them before the first is written
-    device = str(make_accelerator(parsed.device).device)
-    predictor = Predictor.from_run(parsed.run, device).set_support(images, masks)
-    parsed.out.mkdir(parents=True, exist_ok=True)
-    for number, (image, mask) in enumerate(zip(images, masks, strict=True), start=1):
-        Image.fromarray(overlay(image, mask)).save(parsed.out / f"support_{number}_overlay.jpg")
-    for path, image in zip(parsed.query, queries, strict=True):
-        mask = predictor.predict(image).mask
-        Image.fromarray(mask * 255).save(parsed.out / f"{path.stem}.png")
-        Image.fromarray(overlay(image, mask)).save(parsed.out / f"{path.stem}_overlay.jpg")
-        print(
-            f"{path.name}: {100 * mask.mean():.1f} % of the image -> {parsed.out / path.stem}.png"
-        )
-
-
 def run_inspect(arguments: Sequence[str]) -> None:
     """Run ``svfseg inspect MODEL``."""
     parsed = parse(InspectArguments, "inspect", arguments)
@@ -230,9 +175,11 @@ def run_demo(arguments: Sequence[str]) -> None:
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "fit": (run_fit, "learn classes from a few marked images of yours; one file"),
+    "predict": (run_predict, "outline them in other images, in many formats"),
+    "report": (run_report, "a page of predictions, the doubtful ones first"),
     "train": (run_train, "train a head, and what the strategy tunes of the backbone"),
     "eval": (run_eval, "score a run on its novel classes"),
-    "predict": (run_predict, "outline a class in your images, given one or a few with masks"),
     "inspect": (run_inspect, "show what SVF would train in a network"),
     "import-checkpoint": (run_import, "make a run of a published checkpoint"),
     "data": (run_data, "verify a benchmark's files, write lists of test episodes"),
@@ -292,12 +239,3 @@ def _one_line(error: BaseException) -> str:
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{where}: check the path, its permissions and the space on the disk"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _refuse_same_names(paths: Sequence[Path]) -> None:
-    stems = [path.stem for path in paths]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise ValueError(
-            f"two queries are named {twice[0]}: their masks would overwrite each other"
-        )

@@ -122,6 +122,31 @@ class StudyProgress:
             self._run(report)
 
 
+class StepProgress(_Bar):
+    """Steps of support-time tuning."""
+
+    def __init__(self, label: str = "tuning on the supports") -> None:
+        super().__init__(label)
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        """Take a report of `svfseg.segmenter.FewShotSegmenter.fit`."""
+        self._show(report["step"], report["steps"], f"loss {report['loss']:.3f}")
+
+
+class ImageProgress(_Bar):
+    """A line for each image, images a second and time left."""
+
+    def __init__(self, label: str = "predicting") -> None:
+        super().__init__(label)
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        """Take a report of `svfseg.predictions.predict_folder`."""
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in report["share"].items())
+        sure = min(report["confidence"].values())
+        print(f"{report['mask']}: {shares} of the image, confidence {sure:.2f}", flush=True)
+        self._show(report["done"], report["of"], f"{report['speed']:.1f} images/s")
+
+
 class EvalProgress(_Bar):
     """Episodes done of a seed, and time left."""
 

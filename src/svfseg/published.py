@@ -14,7 +14,7 @@ from svfseg.models.weights import read_weights
 
 
 def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:
-    """Write a run that `evaluate` and `Predictor` take, from a checkpoint of the field.
+    """Write a run that `evaluate` and `FewShotSegmenter` take, from a checkpoint of the field.
 
     Args:
         file: a .pth or .safetensors of PFENet, BAM, BAM's PSPNet, or the SVF authors' baseline.

@@ -5,13 +5,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Array = npt.NDArray[np.uint8]
 
 
-def read_image(path: str | Path) -> Array:
-    """RGB image (height, width, 3), uint8; its EXIF orientation is not applied.
+def read_image(path: str | Path, upright: bool = False) -> Array:
+    """RGB image (height, width, 3), uint8.
+
+    Args:
+        path: of the file.
+        upright: turn it as its EXIF data says, as viewers do; benchmarks do not.
 
     Raises:
         FileNotFoundError: no such file.
@@ -23,7 +27,8 @@ def read_image(path: str | Path) -> Array:
                 f"{path} has 16 or 32 bits a pixel (mode {image.mode}): scale it to 8 bits first"
             )
         try:
-            return np.asarray(image.convert("RGB"))
+            turned = ImageOps.exif_transpose(image) if upright else image
+            return np.asarray(turned.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path} is a damaged image: {error}") from error
 

@@ -1,0 +1,250 @@
+"""Support-time tuning: a few steps on the supports themselves, before the first query."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from svfseg.config import TuningConfig
+from svfseg.data.index import Sample
+from svfseg.data.transforms import augment, class_mask, to_ids, to_tensor
+from svfseg.models import Backbone
+from svfseg.tuning import merge_tuned, tune
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Preset(NamedTuple):
+    """What is used where nothing is asked for, and where too few supports tell better.
+
+    Found on classes that no table of this project is about, see docs/own-data.md.
+    """
+
+    lr: float
+    steps: int
+
+
+# Adam's steps have a size of their own, so a rate is about how far a value moves in one step.
+PRESETS = {
+    "svf": Preset(0.01, 30),
+    "norm": Preset(0.002, 30),
+    "lora": Preset(0.002, 30),
+    "full": Preset(5e-5, 30),
+}
+# Supports of a class from which leaving one out says something.
+ENOUGH = 4
+PATIENCE = 10
+JITTER = 0.3
+
+
+class Support(NamedTuple):
+    """A support, or a part of one.
+
+    Attributes:
+        sample: image and mask of ids.
+        group: number of the image that it is a part of.
+    """
+
+    sample: Sample
+    group: int
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model tuned to its supports.
+
+    Attributes:
+        model: the tuned copy, its strategy's layers in place; see `merged`.
+        config: the strategy.
+        steps: that were taken.
+        lr: of them.
+        losses: one a step.
+        held_out: IoU of left-out supports after each number of steps tried, where that chose.
+    """
+
+    model: nn.Module
+    config: TuningConfig
+    steps: int
+    lr: float
+    losses: tuple[float, ...] = ()
+    held_out: dict[int, float] = field(default_factory=dict)
+
+    def merged(self) -> nn.Module:
+        """A copy of plain layers where the strategy allows it, in eval mode."""
+        model = copy.deepcopy(self.model)
+        merge_tuned(cast(nn.Module, model.backbone))
+        return model.requires_grad_(False).eval()
+
+
+def tuning_of(strategy: str) -> TuningConfig:
+    """The strategy's settings: singular values relative to their size, so that one rate fits.
+
+    Raises:
+        ValueError: a strategy that support-time tuning does not offer.
+    """
+    if strategy not in PRESETS:
+        raise ValueError(f"adapt is {strategy!r}: expected None, {', '.join(map(repr, PRESETS))}")
+    scale = "relative" if strategy == "svf" else "direct"
+    return TuningConfig(strategy=cast(Any, strategy), scale=cast(Any, scale), rank=4)
+
+
+def start(base: nn.Module, strategy: str) -> nn.Module:
+    """A copy of a model with what a strategy tunes of its backbone free, all else frozen."""
+    model = copy.deepcopy(base).requires_grad_(False).eval()
+    tune(model, tuning_of(strategy))
+    inside = {id(p) for p in cast(Backbone, model.backbone).parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in inside:
+            parameter.requires_grad_(False)
+    return model.eval()
+
+
+def adapt(
+    base: nn.Module,
+    supports: Sequence[Support],
+    classes: Sequence[int],
+    strategy: str,
+    size: int,
+    steps: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    score: Callable[[nn.Module, Sequence[Support], Sequence[Support]], float] | None = None,
+    report: Report | None = None,
+) -> Adapted:
+    """Tune a copy of a model on its supports: each in turn is the query of the others.
+
+    A class with one support is shown to itself, augmented twice. With ``steps`` None their number
+    is chosen by leaving supports out (0, half or all of the preset's), where a class has `ENOUGH`;
+    else it is the preset's.
+
+    Args:
+        base: a head in eval mode; it stays as it is.
+        supports: with the classes, or without any of them.
+        classes: ids.
+        strategy: of `PRESETS`.
+        size: side of the square that images are fitted to.
+        steps: of the optimizer; None chooses.
+        lr: of Adam; None takes the preset's.
+        seed: of all choices.
+        device: where to compute.
+        score: IoU of a model, shown some supports, on others; None never leaves out.
+        report: called with {"step", "steps", "loss"}.
+
+    Raises:
+        ValueError: a strategy that is not offered, or a loss that is no number.
+    """
+    preset = PRESETS[tuning_of(strategy).strategy]
+    rate = preset.lr if lr is None else lr
+    held_out: dict[int, float] = {}
+    most = preset.steps if steps is None else steps
+    if steps is None and score is not None:
+        left_out = _left_out(supports, classes)
+        for number, group in enumerate(left_out):
+            rest = [s for s in supports if s.group != group]
+            asked = [s for s in supports if s.group == group]
+            model = start(base, strategy).to(device)
+            for at, done in ((0, 0), (most // 2, 0), (most, most // 2)):
+                _steps(model, rest, classes, size, done, at, rate, (seed, number), device, report)
+                found = score(model, rest, asked) / len(left_out)
+                held_out[at] = held_out.get(at, 0.0) + found
+        if held_out:
+            most = max(held_out, key=lambda at: (held_out[at], -at))
+    model = start(base, strategy).to(device)
+    losses = _steps(model, supports, classes, size, 0, most, rate, (seed, 99), device, report)
+    return Adapted(model, tuning_of(strategy), len(losses), rate, tuple(losses), held_out)
+
+
+def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2) -> list[int]:
+    """Groups to leave out, one after the other: of classes that have enough without them."""
+    found: dict[int, None] = {}
+    for class_id in classes:
+        groups = sorted({s.group for s in supports if (s.sample.mask == class_id).any()})
+        if len(groups) >= ENOUGH:
+            found |= dict.fromkeys(groups[:: -(-len(groups) // most)])
+    return list(found)[:most]
+
+
+def _steps(
+    model: nn.Module,
+    supports: Sequence[Support],
+    classes: Sequence[int],
+    size: int,
+    done: int,
+    until: int,
+    lr: float,
+    seed: tuple[int, int],
+    device: str,
+    report: Report | None,
+) -> list[float]:
+    """Steps ``done`` to ``until``; stops early when the loss has stopped falling."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr)
+    losses: list[float] = []
+    best, since = float("inf"), 0
+    smooth = None
+    with torch.enable_grad():
+        for step in range(done, until):
+            rng = np.random.default_rng((*seed, step))
+            query, shown, masks, target = _episode(supports, classes, size, rng)
+            logits = model(*(t[None].to(device) for t in (query, shown, masks)))
+            loss = F.cross_entropy(logits.float(), target[None].long().to(device), ignore_index=255)
+            if not torch.isfinite(loss):
+                raise ValueError(f"the loss is {float(loss)} at step {step}: lower lr")
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            smooth = losses[-1] if smooth is None else 0.8 * smooth + 0.2 * losses[-1]
+            if report is not None:
+                report({"step": step + 1, "steps": until, "loss": losses[-1]})
+            best, since = (smooth, 0) if smooth < 0.99 * best else (best, since + 1)
+            if since >= PATIENCE:
+                break
+    return losses
+
+
+def _episode(
+    supports: Sequence[Support], classes: Sequence[int], size: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A query, one support with its mask, and the query's target; without the class now and then.
+
+    Returns:
+        (3, size, size), (1, 3, size, size), (1, size, size) and (size, size).
+    """
+    class_id = int(rng.choice(np.asarray(classes)))
+    having = [s for s in supports if (s.sample.mask == class_id).any()]
+    without = [s for s in supports if not (s.sample.mask == class_id).any()]
+    shown = having[rng.integers(len(having))]
+    others = [s for s in having if s.group != shown.group] or [shown]
+    asked = others[rng.integers(len(others))]
+    if without and rng.random() < 0.25:
+        asked = without[rng.integers(len(without))]
+    image, mask = _augmented(shown, class_id, size, rng)
+    for _ in range(3):  # a crop may lose a small class
+        if (mask == 1).any():
+            break
+        image, mask = _augmented(shown, class_id, size, rng)
+    query, target = _augmented(asked, class_id, size, rng)
+    return query, image[None], mask[None], target
+
+
+def _augmented(
+    support: Support, class_id: int, size: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    image, ids = augment(
+        to_tensor(support.sample.image),
+        to_ids(support.sample.mask),
+        size,
+        (0.7, 1.3),
+        True,
+        rng,
+        class_id,
+    )
+    gain, shift = rng.uniform(1 - JITTER, 1 + JITTER), rng.uniform(-JITTER, JITTER) * 64
+    return (image * gain + shift).clamp(0, 255), class_mask(ids, class_id)

@@ -1,0 +1,92 @@
+"""What a person gives, as arrays: paths, pictures, arrays, marks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from svfseg.data.images import Array, check_same_size, read_image, read_mask
+from svfseg.data.marks import draw_marks
+
+Given = Any  # str | Path | PIL.Image.Image | numpy array; for masks also a mapping of marks
+
+
+def as_image(given: Given, name: str = "the image") -> Array:
+    """(height, width, 3) uint8 RGB, upright as its EXIF data says.
+
+    Args:
+        given: a path, a Pillow image, or a uint8 array (height, width[, 3 or 4]).
+        name: for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, or an array of another shape or type.
+    """
+    if isinstance(given, (str, Path)):
+        return read_image(given, upright=True)
+    if isinstance(given, Image.Image):
+        upright = ImageOps.exif_transpose(given)
+        return np.asarray(upright.convert("RGB"))
+    array = np.asarray(given)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0:
+        raise ValueError(
+            f"{name} is an array of {array.dtype} and shape {array.shape}: expected uint8 "
+            "(height, width, 3), RGB in 0 to 255"
+        )
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.shape[2] not in (3, 4):
+        raise ValueError(f"{name} has {array.shape[2]} channels: expected RGB")
+    return np.ascontiguousarray(array[..., :3])
+
+
+def as_mask(given: Given, image: Array, classes: int, name: str = "the mask") -> Array:
+    """(height, width) uint8 of class ids: 0 background, 1 to ``classes``, 255 unknown.
+
+    With one class any value but 0 is the class; 255 is unknown where other values stand beside it.
+
+    Args:
+        given: a path, a Pillow image, an array of ids or bools, marks (see
+            `svfseg.data.marks.draw_marks`), or None: an image without any of the classes.
+        image: whose mask it is.
+        classes: their number.
+        name: for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no mask of ids, another size than the image, or an unknown id.
+    """
+    if given is None:
+        return np.zeros(image.shape[:2], np.uint8)
+    if isinstance(given, Mapping):
+        return draw_marks(given, image, classes)
+    if isinstance(given, (str, Path)):
+        mask = read_mask(given)
+    elif isinstance(given, Image.Image):
+        if given.mode not in ("P", "L", "1"):
+            raise ValueError(f"{name} has mode {given.mode}: expected a palette or grey image")
+        mask = np.asarray(given).astype(np.uint8)
+    else:
+        mask = np.asarray(given)
+        if mask.ndim != 2 or mask.dtype.kind not in "bui":
+            raise ValueError(
+                f"{name} is an array of {mask.dtype} and shape {mask.shape}: expected whole "
+                "numbers or bools (height, width)"
+            )
+        if mask.size and (mask.min() < 0 or mask.max() > 255):
+            raise ValueError(f"{name} holds {mask.min()} to {mask.max()}: expected ids 0 to 255")
+        mask = mask.astype(np.uint8)
+    check_same_size(image, mask, name)
+    if classes == 1:
+        values = set(np.unique(mask).tolist()) - {0}
+        if 255 in values and len(values) > 1:
+            mask = np.where(mask == 255, 255, mask != 0)
+        else:
+            mask = mask != 0
+        return np.ascontiguousarray(mask, np.uint8)
+    unknown = sorted(set(np.unique(mask).tolist()) - set(range(classes + 1)) - {255})
+    if unknown:
+        raise ValueError(f"{name} holds ids {unknown}: there are {classes} classes, 1 to {classes}")
+    return np.ascontiguousarray(mask)

@@ -1,0 +1,135 @@
+"""Marks of a person (polygons, boxes, scribbles, clicks) turned into masks."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from svfseg.data.images import Array
+
+KINDS = ("polygons", "boxes", "scribbles", "clicks")
+UNKNOWN = 255
+# Boxes, scribbles and clicks are grown on an image of at most this side.
+_SIDE = 192
+# Share of random walks that decides; between the two, a pixel stays unknown.
+_IN, _OUT = 0.6, 0.4
+
+
+def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Array:
+    """A mask of class ids from marks, all in pixels (x, y) of the image.
+
+    The rule. A *polygon* is its inside. All else is grown by a random walker (Grady, PAMI 2006;
+    scikit-image) over the image's colours from seeds: for a *box* the middle half of it is the
+    class, all outside is not; a *scribble* (a line of points) and a *click* are the class where
+    drawn, and its image border is not, unless marks of "background" say what is not. A pixel whose
+    walks end in the class with more than 0.6 belongs to it, with 0.4 to 0.6 it is unknown (255).
+    Later kinds lie over earlier ones: grown regions first, polygons last.
+
+    Args:
+        marks: kind -> list of marks, of "polygons" and "scribbles" (lists of points), "boxes"
+            (left, top, right, bottom), "clicks" (points). A mark may be {"points": ..., "class":
+            id}; else it is of class 1. Class 0 marks background.
+        image: (height, width, 3).
+        classes: number of classes.
+
+    Returns:
+        (height, width) uint8: 0, class ids, 255 unknown.
+
+    Raises:
+        ValueError: unknown kinds, a class out of range, or marks outside the image.
+    """
+    unknown = [kind for kind in marks if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"unknown kind of marks {unknown[0]}: expected {', '.join(KINDS)}")
+    height, width = image.shape[:2]
+    found = {kind: [_read(m, kind, classes, (width, height)) for m in marks.get(kind, ())]
+             for kind in KINDS}  # fmt: skip
+    mask = np.zeros((height, width), np.uint8)
+    grown = [(k, c, p) for k in ("boxes", "scribbles", "clicks") for c, p in found[k]]
+    for class_id in sorted({c for _, c, _ in grown if c}):
+        region = _grow(image, grown, class_id)
+        mask[region == 1] = class_id
+        mask[(region == UNKNOWN) & (mask == 0)] = UNKNOWN
+    drawn = Image.fromarray(mask)
+    for class_id, points in found["polygons"]:
+        if len(points) < 3:
+            raise ValueError(f"a polygon has {len(points)} points: expected 3 or more")
+        ImageDraw.Draw(drawn).polygon([tuple(p) for p in points], fill=class_id)
+    return np.asarray(drawn)
+
+
+def _read(
+    mark: Any, kind: str, classes: int, size: tuple[int, int]
+) -> tuple[int, list[tuple[float, float]]]:
+    class_id, points = 1, mark
+    if isinstance(mark, Mapping):
+        class_id, points = int(mark.get("class", 1)), mark["points"]
+    if not 0 <= class_id <= classes:
+        raise ValueError(f"a mark is of class {class_id}: expected 0 (background) to {classes}")
+    flat = np.asarray(points, float).reshape(-1)
+    if kind == "boxes" and flat.size != 4:
+        raise ValueError(f"a box has {flat.size} numbers: expected left, top, right, bottom")
+    if flat.size < 2 or flat.size % 2:
+        raise ValueError(f"a mark of {kind} has {flat.size} numbers: expected points (x, y)")
+    pairs = [(float(x), float(y)) for x, y in flat.reshape(-1, 2)]
+    if not any(0 <= x <= size[0] and 0 <= y <= size[1] for x, y in pairs):
+        raise ValueError(f"a mark of {kind} lies outside the image of {size[0]}x{size[1]}")
+    return class_id, pairs
+
+
+def _grow(
+    image: Array, marks: Sequence[tuple[str, int, list[tuple[float, float]]]], class_id: int
+) -> Array:
+    """0, 1 and 255 by random walks from the marks of a class against all others."""
+    from skimage.segmentation import random_walker  # here: it takes a second to import
+
+    height, width = image.shape[:2]
+    ratio = min(1.0, _SIDE / max(height, width))
+    size = (max(8, round(width * ratio)), max(8, round(height * ratio)))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX), float) / 255
+    seeds = Image.new("L", size)  # 0 to be decided, 1 the class, 2 not
+    pen = ImageDraw.Draw(seeds)
+    scale = np.array([size[0] / width, size[1] / height])
+    boxes = [np.array(p) * scale for k, c, p in marks if k == "boxes" and c == class_id]
+    others = any(c != class_id for _, c, _ in marks)
+    if boxes:
+        pen.rectangle((0, 0, *size), fill=2)
+        for box in boxes:
+            pen.rectangle(_ordered(box), fill=0)
+        for box in boxes:
+            low, high = box.min(axis=0), box.max(axis=0)
+            pen.ellipse((*(low + (high - low) / 4), *(high - (high - low) / 4)), fill=1)
+    elif not others:
+        pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=2)
+    for kind, owner, points in marks:
+        scaled = np.array(points) * scale
+        value = 1 if owner == class_id else 2
+        if kind == "boxes":
+            if owner != class_id:
+                pen.rectangle(_ordered(scaled), fill=2)
+            continue
+        if kind == "scribbles" and len(scaled) > 1:
+            pen.line([tuple(p) for p in scaled.tolist()], fill=value, width=2)
+        else:
+            for x, y in scaled.tolist():
+                pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=value)
+    labels = np.asarray(seeds).astype(int)
+    with warnings.catch_warnings():  # a share may leave [0, 1] by its tolerance of 0.001
+        warnings.simplefilter("ignore", UserWarning)
+        walks: npt.NDArray[np.float64] = random_walker(
+            small, labels, beta=700, mode="cg_j", return_full_prob=True, channel_axis=-1
+        )
+    share = np.asarray(
+        Image.fromarray(walks[0].astype(np.float32)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+    )
+    return np.where(share > _IN, 1, np.where(share < _OUT, 0, UNKNOWN)).astype(np.uint8)
+
+
+def _ordered(corners: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
+    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    return left, top, right, bottom

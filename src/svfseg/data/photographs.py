@@ -1,0 +1,26 @@
+"""Photographs that come with scikit-image: images of anything, to compare a class with."""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from svfseg.data.images import Array, read_image
+
+# People, a cat, a cup, a rocket at its tower, a motorcycle in a garage, an eye, tissue, stones.
+NAMES = (
+    "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png",
+    "retina.jpg", "ihc.png", "gravel.png",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def photographs() -> tuple[Array, ...]:
+    """(height, width, 3) uint8 each, in a fixed order.
+
+    Raises:
+        FileNotFoundError: this version of scikit-image does not carry one of them.
+    """
+    spec = find_spec("skimage")
+    assert spec is not None and spec.origin is not None, "scikit-image is a dependency"
+    folder = Path(spec.origin).parent / "data"
+    return tuple(read_image(folder / name) for name in NAMES)

@@ -1,0 +1,216 @@
+"""Masks in the formats of other programs."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from svfseg.data.images import Array
+
+Ring = npt.NDArray[np.float64]
+# Corners of an outline may lie off it by this, in pixels.
+TOLERANCE = 0.75
+# Smaller specks are no objects of their own.
+LEAST_AREA = 16
+
+
+class Thing(NamedTuple):
+    """A connected part of a class.
+
+    Attributes:
+        class_id: of the class.
+        part: (height, width) bool.
+        outer: (points, 2) of (x, y), its outline in pixels.
+        holes: the same for each hole.
+    """
+
+    class_id: int
+    part: npt.NDArray[np.bool_]
+    outer: Ring
+    holes: list[Ring]
+
+
+class Named(NamedTuple):
+    """A mask with what a file says about it."""
+
+    image: Path
+    mask: Array
+    classes: tuple[str, ...]
+    confidence: Mapping[str, float]
+
+
+def things(mask: Array) -> list[Thing]:
+    """The connected parts of every class, with their outlines.
+
+    Args:
+        mask: (height, width) of ids, 0 being background.
+    """
+    from skimage import measure
+
+    find: Any = measure  # its functions have no types
+    found = []
+    for class_id in sorted(set(np.unique(mask).tolist()) - {0, 255}):
+        numbered = find.label(mask == class_id, connectivity=1)
+        for number in range(1, int(numbered.max()) + 1):
+            part = numbered == number
+            if part.sum() < LEAST_AREA:
+                continue
+            rings = [
+                # a pixel's middle is at half; one row and column were added around
+                np.clip(
+                    find.approximate_polygon(ring, TOLERANCE)[:, ::-1] - 0.5, 0, part.shape[::-1]
+                )
+                for ring in find.find_contours(np.pad(part, 1).astype(float), 0.5)
+            ]
+            rings = sorted((r for r in rings if len(r) > 3), key=lambda ring: -abs(_area(ring)))
+            if rings:
+                found.append(Thing(class_id, part, rings[0], rings[1:]))
+    return found
+
+
+def write_png(folder: Path, named: Named) -> None:
+    """NAME.png: 0 and 255 of one class, a palette of ids of several."""
+    image = Image.fromarray(named.mask * 255 if len(named.classes) == 1 else named.mask)
+    if len(named.classes) > 1:
+        image.putpalette([channel for color in palette(len(named.classes)) for channel in color])
+    image.save(folder / f"{named.image.stem}.png")
+
+
+def write_yolo(folder: Path, named: Named) -> None:
+    """labels/NAME.txt: class and outline of each thing, in shares of width and height; no holes."""
+    (folder / "labels").mkdir(exist_ok=True)
+    height, width = named.mask.shape
+    lines = []
+    for thing in things(named.mask):
+        points = (thing.outer[:-1] / (width, height)).round(6).reshape(-1)
+        lines.append(f"{thing.class_id - 1} {' '.join(f'{v:g}' for v in points)}")
+    (folder / "labels" / f"{named.image.stem}.txt").write_text("".join(f"{x}\n" for x in lines))
+    (folder / "labels" / "classes.txt").write_text("".join(f"{c}\n" for c in named.classes))
+
+
+def write_labelme(folder: Path, named: Named) -> None:
+    """NAME.json as labelme reads it: a polygon a thing; no holes."""
+    height, width = named.mask.shape
+    content = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": [
+            {
+                "label": named.classes[thing.class_id - 1],
+                "points": thing.outer[:-1].round(2).tolist(),
+                "group_id": None,
+                "shape_type": "polygon",
+                "flags": {},
+            }
+            for thing in things(named.mask)
+        ],
+        "imagePath": str(named.image),
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+    (folder / f"{named.image.stem}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def write_geojson(folder: Path, named: Named) -> None:
+    """NAME.geojson: a polygon with its holes a thing, in pixels, y downwards."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [r.round(2).tolist() for r in (thing.outer, *thing.holes)],
+            },
+            "properties": {
+                "class": named.classes[thing.class_id - 1],
+                "confidence": named.confidence[named.classes[thing.class_id - 1]],
+            },
+        }
+        for thing in things(named.mask)
+    ]
+    content = {"type": "FeatureCollection", "features": features}
+    (folder / f"{named.image.stem}.geojson").write_text(json.dumps(content) + "\n")
+
+
+def write_coco(folder: Path, named: Named) -> None:
+    """A part of coco.json; `join_coco` makes the whole."""
+    (folder / "coco").mkdir(exist_ok=True)
+    height, width = named.mask.shape
+    annotations = []
+    for thing in things(named.mask):
+        rows, columns = np.nonzero(thing.part)
+        left, top = int(columns.min()), int(rows.min())
+        annotations.append(
+            {
+                "category_id": thing.class_id,
+                "segmentation": {"size": [height, width], "counts": run_lengths(thing.part)},
+                "area": int(thing.part.sum()),
+                "bbox": [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1],
+                "iscrowd": 0,
+                "score": named.confidence[named.classes[thing.class_id - 1]],
+            }
+        )
+    content = {"file_name": named.image.name, "height": height, "width": width}
+    part = {"image": content, "annotations": annotations, "classes": named.classes}
+    (folder / "coco" / f"{named.image.stem}.json").write_text(json.dumps(part) + "\n")
+
+
+def join_coco(folder: Path) -> Path:
+    """coco.json of all parts that `write_coco` left, as pycocotools reads it."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    classes: Sequence[str] = ()
+    for number, path in enumerate(sorted((folder / "coco").glob("*.json")), start=1):
+        part = json.loads(path.read_text())
+        images.append({"id": number, **part["image"]})
+        classes = part["classes"]
+        for annotation in part["annotations"]:
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **annotation})
+    whole = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
+    }
+    fresh = folder / ".coco.json"
+    fresh.write_text(json.dumps(whole) + "\n")
+    return fresh.replace(folder / "coco.json")
+
+
+# What is written beside the PNG of every image.
+WRITERS: dict[str, Callable[[Path, Named], None]] = {
+    "png": write_png,
+    "coco": write_coco,
+    "yolo": write_yolo,
+    "labelme": write_labelme,
+    "geojson": write_geojson,
+}
+
+
+def run_lengths(part: npt.NDArray[np.bool_]) -> list[int]:
+    """COCO's uncompressed run lengths: column by column, background first."""
+    flat = part.ravel(order="F").astype(np.int8)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *edges.tolist(), len(flat)]).tolist()
+    return [0, *counts] if flat[0] else counts
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """Colours of 0 to ``count``, the familiar ones of PASCAL VOC: the bits of an id, spread."""
+    colors = []
+    for number in range(count + 1):
+        color, bits = [0, 0, 0], number
+        for place in range(7, -1, -1):
+            for channel in range(3):
+                color[channel] |= (bits >> channel & 1) << place
+            bits >>= 3
+        colors.append((color[0], color[1], color[2]))
+    return colors
+
+
+def _area(ring: Ring) -> float:
+    x, y = ring[:, 0], ring[:, 1]
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)

@@ -1,0 +1,209 @@
+"""A folder of predictions: each image once, whatever stops it in between."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from svfseg.data.folder import IMAGE_ENDS
+from svfseg.data.given import as_image
+from svfseg.data.images import Array, image_size, overlay
+from svfseg.formats import WRITERS, Named, join_coco, palette
+from svfseg.segmenter import FewShotSegmenter, Segmentation
+
+LOG = "predictions.jsonl"
+WATCH_SECONDS = 1.0
+Report = Callable[[dict[str, Any]], None]
+
+
+def find_images(given: Sequence[Path]) -> list[Path]:
+    """Images of files and folders (not of folders in them), in order, each name once.
+
+    Raises:
+        FileNotFoundError: a path is not there.
+        ValueError: two images whose masks would have one name.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDS)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise FileNotFoundError(f"no image or folder at {path}")
+    seen: dict[str, Path] = {}
+    for path in dict.fromkeys(found):
+        if path.stem in seen:
+            raise ValueError(
+                f"{seen[path.stem]} and {path} have one name: their masks would overwrite each "
+                "other"
+            )
+        seen[path.stem] = path
+    return list(seen.values())
+
+
+def check_images(paths: Sequence[Path]) -> None:
+    """Look at the head of every file, before anything is computed.
+
+    Raises:
+        ValueError: files that are no images, the first ones named.
+    """
+    problems = []
+    for path in paths:
+        try:
+            image_size(path)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(f"{'; '.join(problems[:3])}{more}: leave them out")
+
+
+def predict_folder(
+    segmenter: FewShotSegmenter,
+    queries: Sequence[Path],
+    out: Path,
+    formats: Sequence[str] = ("png",),
+    task: str = "",
+    watch: bool = False,
+    report: Report | None = None,
+) -> list[dict[str, Any]]:
+    """Outline the classes in images, and write them down.
+
+    Every image leaves NAME.png, NAME_overlay.jpg, what the formats add, and a line in
+    predictions.jsonl; one that has its line is not done again.
+
+    Args:
+        segmenter: fitted.
+        queries: images and folders.
+        out: folder to write.
+        formats: of `svfseg.formats.WRITERS`.
+        task: what tells this task from others; one folder holds predictions of one.
+        watch: go on with images that appear in the folders, until interrupted.
+        report: called with the line of each image, "done", "of" and "speed" (images a second).
+
+    Returns:
+        The lines of all images, those of earlier calls too.
+
+    Raises:
+        FileNotFoundError: a query is not there.
+        ValueError: no image, a folder with another task's predictions, or damaged images: all
+            others are done before it is raised.
+    """
+    unknown = [name for name in formats if name not in WRITERS]
+    if unknown:
+        raise ValueError(f"unknown format {unknown[0]}: expected {', '.join(WRITERS)}")
+    images = find_images(queries)
+    if not images and not watch:
+        raise ValueError(f"no images in {', '.join(map(str, queries))} ({', '.join(IMAGE_ENDS)})")
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {"task": task, "formats": sorted(formats)}
+    lines = _read_log(out, kept)
+    start, done = time.perf_counter(), 0
+    problems: dict[Path, str] = {}
+    with (out / LOG).open("a") as log:
+        if not lines and log.tell() == 0:
+            log.write(json.dumps(kept) + "\n")
+        while True:
+            waiting = [p for p in images if p.name not in lines and p not in problems]
+            for path in waiting:
+                try:
+                    line = _predict(segmenter, path, out, formats)
+                except ValueError as error:  # of a file that is cut off: it opens, and ends early
+                    if path not in problems:
+                        problems[path] = str(error)
+                    continue
+                lines[path.name] = line
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                done += 1
+                if report is not None:
+                    speed = done / (time.perf_counter() - start)
+                    report({**line, "done": done, "of": len(waiting), "speed": speed})
+            if not watch:
+                break
+            time.sleep(WATCH_SECONDS)
+            images = [p for p in find_images(queries) if _settled(p)]
+    if "coco" in formats:
+        join_coco(out)
+    if problems:
+        first = "; ".join(list(problems.values())[:3])
+        raise ValueError(f"{len(problems)} of {len(images)} images were left out: {first}")
+    return [lines[path.name] for path in images]
+
+
+def _predict(
+    segmenter: FewShotSegmenter, path: Path, out: Path, formats: Sequence[str]
+) -> dict[str, Any]:
+    image = as_image(path)
+    (found,) = segmenter.iter_predict([image])
+    named = Named(path, found.mask, found.classes, found.confidence)
+    for name in dict.fromkeys(("png", *formats)):
+        WRITERS[name](out, named)
+    Image.fromarray(drawn(image, found)).save(out / f"{path.stem}_overlay.jpg", quality=90)
+    shares = {
+        name: round(float((found.mask == i).mean()), 5)
+        for i, name in enumerate(found.classes, start=1)
+    }
+    return {
+        "image": os.path.abspath(path),
+        "mask": f"{path.stem}.png",
+        "share": shares,
+        "confidence": found.confidence,
+    }
+
+
+def drawn(image: Array, found: Segmentation) -> Array:
+    """An image with all classes laid over it."""
+    colors = palette(len(found.classes))
+    for i in range(1, len(found.classes) + 1):
+        part = (found.mask == i).astype("uint8")
+        if part.any():
+            color = (255, 64, 32) if len(found.classes) == 1 else colors[i]
+            image = overlay(image, part, color)
+    return image
+
+
+def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a folder of predictions.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if not (out / LOG).is_file():
+        raise FileNotFoundError(f"no predictions in {out}: run svfseg predict --out {out} first")
+    for line in (out / LOG).read_text().splitlines()[1:]:
+        if line.endswith("}"):  # else it was cut off by a stop
+            yield json.loads(line)
+
+
+def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    path = out / LOG
+    if not path.is_file() or not path.read_text().strip():
+        return {}
+    try:
+        head = json.loads(path.read_text().splitlines()[0])
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: choose another --out, or remove it") from error
+    if head != kept:
+        raise ValueError(
+            f"{out} holds predictions of another task or in other formats: choose another --out, "
+            "or remove it"
+        )
+    rows = {Path(line["image"]).name: line for line in read_predictions(out)}
+    done = {name: line for name, line in rows.items() if (out / line["mask"]).is_file()}
+    # what a stop cut off is written anew
+    text = "".join(json.dumps(line) + "\n" for line in (head, *done.values()))
+    fresh = path.with_name(f".{LOG}")
+    fresh.write_text(text)
+    fresh.replace(path)
+    return done
+
+
+def _settled(path: Path) -> bool:
+    """Whether a file has stopped growing."""
+    return time.time() - path.stat().st_mtime > WATCH_SECONDS

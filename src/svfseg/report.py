@@ -1,0 +1,65 @@
+"""A page of predictions: overlays, the doubtful ones first."""
+
+import base64
+import io
+from pathlib import Path
+
+import jinja2
+from PIL import Image
+
+from svfseg import __version__
+from svfseg.predictions import read_predictions
+
+# Longer side of the pictures on the page, in pixels.
+SIDE = 480
+
+
+def write_report(predictions: Path, page: Path | None = None) -> Path:
+    """One HTML file that needs no other, of a folder that `predict_folder` wrote.
+
+    Args:
+        predictions: the folder.
+        page: the file; report.html in the folder by default.
+
+    Raises:
+        FileNotFoundError: no predictions there.
+        ValueError: none finished yet.
+    """
+    lines = sorted(read_predictions(predictions), key=lambda x: min(x["confidence"].values()))
+    if not lines:
+        raise ValueError(f"no image in {predictions} is done yet: run svfseg predict to its end")
+    shown = [
+        {
+            "name": Path(line["image"]).name,
+            "picture": _embedded(predictions / f"{Path(line['mask']).stem}_overlay.jpg"),
+            "classes": [
+                {"name": n, "share": 100 * line["share"][n], "confidence": c}
+                for n, c in line["confidence"].items()
+            ],
+            "least": min(line["confidence"].values()),
+            "empty": not any(line["share"].values()),
+        }
+        for line in lines
+    ]
+    template = (Path(__file__).parent / "templates" / "report.html").read_text()
+    environment = jinja2.Environment(autoescape=True)
+    text = environment.from_string(template).render(
+        images=shown,
+        empty=sum(line["empty"] for line in shown),
+        doubtful=sum(line["least"] < 0.5 for line in shown),
+        version=__version__,
+    )
+    page = predictions / "report.html" if page is None else page
+    page.parent.mkdir(parents=True, exist_ok=True)
+    fresh = page.with_name(f".{page.name}")
+    fresh.write_text(text)
+    return fresh.replace(page)
+
+
+def _embedded(path: Path) -> str:
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((SIDE, SIDE))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,259 @@
+"""``svfseg fit``, ``predict``, ``report`` and ``export``: your own images on the command line."""
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional, UseAppendAction
+
+from svfseg.arguments import parse
+
+Format = Literal["png", "coco", "yolo", "labelme", "geojson"]
+
+
+@dataclass(frozen=True)
+class FitArguments:
+    """Learn classes from a few marked images; leave one file."""
+
+    support: tuple[Path, ...]
+    """Images with --mask, or one folder (images/, masks/, classes.txt where there are several
+    classes), or one list (.csv or .txt: image,mask a line; no mask: an image without the class)."""
+    mask: tuple[Path, ...] = ()
+    """Their masks, in the same order: any value but 0 is the class; of several classes, ids."""
+    negative: tuple[Path, ...] = ()
+    """Images or folders of images without any of the classes."""
+    classes: tuple[str, ...] = ()
+    """Names of the ids 1, 2 ... in the masks."""
+    out: Path = Path("task.svf")
+    """The file to write."""
+    model: str = "default"
+    """default, a run folder, or owner/name on the Hugging Face hub."""
+    adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
+    """What is tuned on the supports."""
+    steps: int | None = None
+    """Of that tuning; by default chosen."""
+    lr: float | None = None
+    """Of that tuning; by default a preset."""
+    size: int | None = None
+    """Side that images or tiles are fitted to, pixels; by default the model's own."""
+    tile: bool = False
+    """Cut images into squares of --size at their own resolution: for thin or small things."""
+    threshold: float | None = None
+    """Probability from which a pixel is of a class; by default chosen on the supports."""
+    never_empty: bool = False
+    """Outline something in every image, whatever the evidence."""
+    seed: int = 0
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Outline classes in images: with a file of fit, or a run and supports."""
+
+    task: Positional[Path]
+    """A file that fit wrote, or a run folder; with a run, --support and --mask too."""
+    query: tuple[Path, ...] = ()
+    """Images or folders of images to outline the classes in."""
+    out: Path = Path("predictions")
+    """Folder for NAME.png, NAME_overlay.jpg and the formats' files. Images that are done are
+    skipped when it is given again."""
+    format: tuple[Format, ...] = ("png",)
+    """Beside the PNG: coco (one JSON), yolo, labelme, geojson."""
+    support: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
+    """With a run: images with the class, one or more; the option may be repeated."""
+    mask: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
+    """With a run: their masks, in the same order: any value but 0 is the class."""
+    class_id: int | None = None
+    """Which value of the masks is the class, where they hold several."""
+    model: str | None = None
+    """Where the model of the task lies now, if it moved."""
+    watch: bool = False
+    """Go on with images that appear in the folders, until stopped."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """A page of predictions, the doubtful ones first."""
+
+    predictions: Positional[Path]
+    """A folder that predict wrote."""
+    out: Path | None = None
+    """The page; by default report.html in that folder."""
+
+
+def run_fit(arguments: Sequence[str]) -> None:
+    """Run ``svfseg fit --support ... --out TASK``."""
+    parsed = parse(FitArguments, "fit", arguments)
+    images, masks, names = _supports(parsed)
+    from svfseg.predictions import find_images
+    from svfseg.progress import StepProgress
+    from svfseg.segmenter import FewShotSegmenter
+
+    without = find_images(parsed.negative) if parsed.negative else []
+    segmenter = FewShotSegmenter(
+        parsed.model,
+        adapt=None if parsed.adapt == "none" else parsed.adapt,
+        steps=parsed.steps,
+        lr=parsed.lr,
+        size=parsed.size,
+        tile=parsed.tile,
+        threshold=parsed.threshold,
+        empty=not parsed.never_empty,
+        device=parsed.device,
+        seed=parsed.seed,
+    )
+    with StepProgress() as progress:
+        segmenter.fit([*images, *without], [*masks, *(None for _ in without)], names, progress)
+    segmenter.save(parsed.out)
+    adapted = segmenter.adapted_
+    if adapted is not None and adapted.held_out:
+        tried = ", ".join(f"{n} steps {100 * iou:.1f}" for n, iou in adapted.held_out.items())
+        print(f"IoU of left-out supports, %: {tried}; took {adapted.steps} steps")
+    for class_id, name in enumerate(segmenter.classes_, start=1):
+        rule = segmenter.rules_[class_id]
+        shots = len(segmenter.views_[class_id])
+        print(
+            f"{name}: {shots} support view(s), IoU {100 * rule.iou:.1f} % on "
+            f"{'left-out supports' if shots > 1 else 'other views of it'}, "
+            f"threshold {rule.threshold:g}"
+        )
+    size = parsed.out.stat().st_size / 1000
+    print(f"wrote {parsed.out} ({size:,.0f} kB): use it with")
+    print(f"  svfseg predict {parsed.out} --query IMAGES --out found")
+
+
+def run_predict(arguments: Sequence[str]) -> None:
+    """Run ``svfseg predict TASK --query IMAGES --out DIR``."""
+    parsed = parse(PredictArguments, "predict", arguments)
+    supports = [path for group in parsed.support for path in group]
+    marks = [path for group in parsed.mask for path in group]
+    if not parsed.query:
+        raise ValueError("no --query: give the images to outline the class in")
+    from svfseg.predictions import check_images, find_images, predict_folder
+    from svfseg.progress import ImageProgress
+
+    images = find_images(parsed.query)
+    if not images and not parsed.watch:
+        raise ValueError(f"no images in {', '.join(map(str, parsed.query))}")
+    check_images(images)  # before the network is built
+    segmenter, task = _segmenter(parsed, supports, marks)
+    with ImageProgress() as progress:
+        lines = predict_folder(
+            segmenter, parsed.query, parsed.out, parsed.format, task, parsed.watch, progress
+        )
+    found = sum(any(line["share"].values()) for line in lines)
+    print(f"{len(lines)} image(s), something found in {found}: {parsed.out}", file=sys.stderr)
+
+
+def _segmenter(
+    parsed: PredictArguments, supports: list[Path], marks: list[Path]
+) -> tuple[Any, str]:
+    """The segmenter that was fitted, or one fitted now on a run; and a text that names the task."""
+    from svfseg.data.images import read_binary_mask
+    from svfseg.segmenter import FewShotSegmenter
+
+    if parsed.task.is_file():
+        if supports or marks:
+            raise ValueError(f"{parsed.task} has its supports: leave out --support and --mask")
+        segmenter = FewShotSegmenter.load(parsed.task, parsed.model, parsed.device)
+        return segmenter, _digest([parsed.task])
+    if not supports or len(supports) != len(marks):
+        raise ValueError(
+            f"found {len(supports)} --support and {len(marks)} --mask: give at least one image "
+            "with the class, and one mask for each"
+        )
+    masks = [read_binary_mask(path, parsed.class_id) for path in marks]
+    # a run as it is scored: no choice on the supports, an answer for every image
+    segmenter = FewShotSegmenter(
+        parsed.task, threshold=0.5, empty=False, device=parsed.device
+    ).fit(list(supports), masks)  # fmt: skip
+    from PIL import Image
+
+    from svfseg.data.given import as_image
+    from svfseg.data.images import overlay
+
+    parsed.out.mkdir(parents=True, exist_ok=True)
+    for number, (path, mask) in enumerate(zip(supports, masks, strict=True), start=1):
+        Image.fromarray(overlay(as_image(path), mask)).save(
+            parsed.out / f"support_{number}_overlay.jpg"
+        )
+    return segmenter, f"{parsed.task} {_digest([*supports, *marks])} {parsed.class_id}"
+
+
+def run_report(arguments: Sequence[str]) -> None:
+    """Run ``svfseg report DIR``."""
+    parsed = parse(ReportArguments, "report", arguments)
+    from svfseg.report import write_report
+
+    print(f"wrote {write_report(parsed.predictions, parsed.out)}")
+
+
+def _supports(parsed: FitArguments) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
+    """Images, masks and names of the classes, from what was given."""
+    images: list[Path] = list(parsed.support)
+    masks: list[Path | None] = list(parsed.mask)
+    names = parsed.classes
+    if not images:
+        raise ValueError("no --support: give images and --mask, a folder, or a list")
+    first = images[0]
+    if len(images) == 1 and first.is_dir():
+        images, masks, found = _from_folder(first)
+        names = names or found
+    elif len(images) == 1 and first.suffix.lower() in (".csv", ".txt") and first.is_file():
+        images, masks = _from_list(first)
+    elif len(images) != len(masks):
+        raise ValueError(
+            f"found {len(images)} --support and {len(masks)} --mask: give one mask for each image"
+        )
+    return images, masks, names or ("class",)
+
+
+def _from_folder(folder: Path) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
+    from svfseg.predictions import find_images
+
+    if not (folder / "images").is_dir() or not (folder / "masks").is_dir():
+        raise FileNotFoundError(f"{folder} has no images/ and masks/: expected both")
+    images = find_images([folder / "images"])
+    masks: list[Path | None] = [folder / "masks" / f"{path.stem}.png" for path in images]
+    missing = [path for path in masks if path is not None and not path.is_file()]
+    if missing or not images:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(images)} images in {folder} have no mask"
+            + (f", first {missing[0]}" if missing else "")
+            + ": give images without the class with --negative"
+        )
+    listed = folder / "classes.txt"
+    lines = listed.read_text().splitlines() if listed.is_file() else []
+    return images, masks, tuple(line.strip() for line in lines if line.strip())
+
+
+def _from_list(path: Path) -> tuple[list[Path], list[Path | None]]:
+    """Rows of image and mask, with paths as they are or beside the list."""
+    images: list[Path] = []
+    masks: list[Path | None] = []
+
+    def placed(name: str) -> Path:
+        return Path(name) if Path(name).exists() else path.parent / name
+
+    with path.open(newline="") as file:
+        for row in csv.reader(file, delimiter="," if path.suffix.lower() == ".csv" else " "):
+            words = [word.strip() for word in row if word.strip()]
+            if not words or words[0].startswith("#") or words[:2] == ["image", "mask"]:
+                continue
+            images.append(placed(words[0]))
+            masks.append(placed(words[1]) if len(words) > 1 else None)
+    if not images:
+        raise ValueError(f"{path} lists no images: expected image,mask a line")
+    return images, masks
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    import hashlib
+
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""Masks in other programs' formats, read back as those programs read them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco_masks
+from pycocotools.coco import COCO
+
+from svfseg.formats import WRITERS, Named, join_coco, palette, run_lengths, things
+
+
+@pytest.fixture
+def named() -> Named:
+    mask = np.zeros((60, 90), np.uint8)
+    mask[5:30, 10:40] = 1
+    mask[12:20, 20:30] = 0  # a hole
+    mask[40:55, 50:80] = 1
+    mask[45:58, 5:25] = 2
+    mask[0, 80:90] = 2  # a speck
+    return Named(Path("some/where/photo.jpg"), mask, ("crack", "hole"), {"crack": 0.9, "hole": 0.4})
+
+
+def painted(rings: list, shape: tuple[int, int]) -> np.ndarray:
+    canvas = Image.new("L", shape[::-1])
+    for number, ring in enumerate(rings):
+        # a pixel belongs to the ring if its middle does
+        points = [(x - 0.5, y - 0.5) for x, y in ring]
+        ImageDraw.Draw(canvas).polygon(points, fill=0 if number else 1)
+    return np.asarray(canvas)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_things_are_connected_parts_with_outlines_and_holes(named: Named) -> None:
+    found = things(named.mask)
+    assert [(thing.class_id, len(thing.holes)) for thing in found] == [(1, 1), (1, 0), (2, 0)]
+    for thing in found:
+        assert iou(painted([thing.outer, *thing.holes], thing.part.shape) == 1, thing.part) > 0.85
+        assert thing.outer.min() >= 0 and (thing.outer.max(axis=0) <= (90, 60)).all()
+
+
+@given(st.integers(0, 2**31))
+def test_run_lengths_are_cocos(seed: int) -> None:
+    part = np.random.default_rng(seed).random((7, 5)) < 0.5
+    counts = run_lengths(part)
+    packed = coco_masks.frPyObjects({"size": [7, 5], "counts": counts}, 7, 5)
+    assert np.array_equal(coco_masks.decode(packed), part)
+
+
+def test_png_keeps_ids_and_shows_colours(named: Named, tmp_path: Path) -> None:
+    WRITERS["png"](tmp_path, named)
+    with Image.open(tmp_path / "photo.png") as image:
+        assert image.mode == "P" and np.array_equal(np.asarray(image), named.mask)
+    single = named._replace(mask=(named.mask == 1).astype(np.uint8), classes=("crack",))
+    WRITERS["png"](tmp_path, single)
+    with Image.open(tmp_path / "photo.png") as image:
+        assert image.mode == "L" and set(np.unique(image)) == {0, 255}
+    assert palette(2) == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+
+
+def test_coco_is_read_by_pycocotools(named: Named, tmp_path: Path) -> None:
+    WRITERS["coco"](tmp_path, named)
+    WRITERS["coco"](tmp_path, named._replace(image=Path("other.png"), mask=named.mask * 0))
+    coco = COCO(str(join_coco(tmp_path)))
+    assert len(coco.imgs) == 2 and len(coco.anns) == 3
+    again = np.zeros_like(named.mask)
+    for annotation in coco.anns.values():
+        part = coco.annToMask(annotation)
+        assert annotation["area"] == part.sum()
+        left, top, width, height = annotation["bbox"]
+        assert part[top : top + height, left : left + width].sum() == part.sum()
+        again[part == 1] = annotation["category_id"]
+    expected = named.mask.copy()
+    expected[0] = 0  # the speck
+    assert np.array_equal(again, expected)
+    assert [c["name"] for c in coco.dataset["categories"]] == ["crack", "hole"]
+
+
+def test_yolo_labelme_and_geojson_name_the_same_things(named: Named, tmp_path: Path) -> None:
+    for name in ("yolo", "labelme", "geojson"):
+        WRITERS[name](tmp_path, named)
+    lines = (tmp_path / "labels" / "photo.txt").read_text().split("\n")[:-1]
+    assert [line.split()[0] for line in lines] == ["0", "0", "1"]
+    values = np.array(lines[1].split()[1:], float).reshape(-1, 2) * (90, 60)
+    assert iou(painted([values], (60, 90)) == 1, things(named.mask)[1].part) > 0.85
+    assert (tmp_path / "labels" / "classes.txt").read_text() == "crack\nhole\n"
+    labelme = json.loads((tmp_path / "photo.json").read_text())
+    assert [shape["label"] for shape in labelme["shapes"]] == ["crack", "crack", "hole"]
+    assert (labelme["imageHeight"], labelme["imageWidth"]) == (60, 90)
+    geo = json.loads((tmp_path / "photo.geojson").read_text())
+    assert [f["properties"]["class"] for f in geo["features"]] == ["crack", "crack", "hole"]
+    first = geo["features"][0]["geometry"]["coordinates"]
+    assert len(first) == 2 and all(ring[0] == ring[-1] for ring in first)

@@ -1,0 +1,331 @@
+"""The estimator: manners, answers, and what comes back from its file."""
+
+import copy
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+
+from svfseg import FewShotSegmenter
+from svfseg.adapt import PRESETS, Support, adapt
+from svfseg.data import stickers
+from svfseg.data.index import Sample
+from svfseg.segmenter import NotFittedError
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[int, list[Sample]]:
+    """Scenes with exactly one class, by class id: 1 and others with four or more."""
+    index = stickers(0, 60, "test")
+    found: dict[int, list[Sample]] = {}
+    for position, pixels in enumerate(index.pixels):
+        if len(pixels) == 1 and next(iter(pixels.values())) > 4000:
+            (class_id,) = pixels
+            sample = index.load(position)
+            found.setdefault(class_id, []).append(
+                Sample(sample.image, (sample.mask == class_id).astype(np.uint8))
+            )
+    return {c: s for c, s in found.items() if len(s) >= 3}
+
+
+def of(scenes: dict[int, list[Sample]], number: int = 0) -> list[Sample]:
+    return list(scenes.values())[number]
+
+
+def tiny(**parameters: object) -> FewShotSegmenter:
+    return FewShotSegmenter(size=SIZE, device="cpu", **parameters)
+
+
+def iou(mask: np.ndarray, target: np.ndarray) -> float:
+    return float(((mask == 1) & (target == 1)).sum() / ((mask == 1) | (target == 1)).sum())
+
+
+@pytest.fixture(scope="module")
+def fitted(scenes: dict[int, list[Sample]]) -> FewShotSegmenter:
+    first = of(scenes)
+    return tiny().fit([s.image for s in first[:2]], [s.mask for s in first[:2]], ["thing"])
+
+
+def test_it_finds_the_class_and_not_much_else(
+    fitted: FewShotSegmenter, scenes: dict[int, list[Sample]]
+) -> None:
+    sample = of(scenes)[2]
+    found = tiny(threshold=0.5, empty=False).fit(
+        [s.image for s in of(scenes)[:2]], [s.mask for s in of(scenes)[:2]]
+    ).predict(sample.image)  # fmt: skip
+    assert iou(found.mask, sample.mask) > 0.35
+    answer = fitted.predict(sample.image)
+    assert answer.classes == ("thing",) and set(answer.confidence) == {"thing"}
+    assert 0 <= answer.least_confidence <= 1
+    assert answer.mask.shape == sample.mask.shape == answer.probabilities.shape[1:]
+    assert answer.mask.dtype == np.uint8 and set(np.unique(answer.mask)) <= {0, 1}
+
+
+def test_scikit_learns_manners(scenes: dict[int, list[Sample]]) -> None:
+    segmenter = tiny(adapt="svf", steps=3)
+    twin = clone(segmenter)
+    assert twin.get_params() == segmenter.get_params() and twin is not segmenter
+    assert repr(twin) == "FewShotSegmenter(adapt='svf', steps=3, size=128, device='cpu')"
+    with pytest.raises(ValueError, match="unknown parameter sise"):
+        twin.set_params(sise=3)
+    with pytest.raises(NotFittedError, match="call fit"):
+        twin.predict(of(scenes)[0].image)
+    with pytest.raises(AttributeError):
+        twin.save("nowhere.svf")
+    sample = of(scenes)[0]
+    assert twin.set_params(adapt=None).fit(sample.image, sample.mask) is twin
+    twin.predict([sample.image])
+    twin.set_params(batch=2)
+    with pytest.raises(NotFittedError):
+        twin.predict(sample.image)
+
+
+def test_paths_pictures_and_arrays_are_one(scenes: dict[int, list[Sample]], tmp_path: Path) -> None:
+    sample, query = of(scenes)[0], of(scenes)[2].image
+    Image.fromarray(sample.image).save(tmp_path / "a.png")
+    Image.fromarray(sample.mask * 255).save(tmp_path / "m.png")
+    Image.fromarray(query).save(tmp_path / "q.png")
+    answers = [
+        tiny().fit(image, mask).predict(asked)
+        for image, mask, asked in (
+            (sample.image, sample.mask, query),
+            (tmp_path / "a.png", str(tmp_path / "m.png"), tmp_path / "q.png"),
+            (
+                Image.open(tmp_path / "a.png"),
+                Image.open(tmp_path / "m.png"),
+                Image.fromarray(query),
+            ),
+            ([sample.image], [sample.mask.astype(bool)], query),
+        )
+    ]
+    for other in answers[1:]:
+        assert np.array_equal(answers[0].probabilities, other.probabilities)
+
+
+def test_phone_pictures_are_turned_upright(
+    fitted: FewShotSegmenter, scenes: dict[int, list[Sample]], tmp_path: Path
+) -> None:
+    image = of(scenes)[2].image[:200]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(image)).save(tmp_path / "turned.png", exif=exif)
+    shown = fitted.predict(tmp_path / "turned.png")
+    assert shown.mask.shape == (200, 256)
+    assert np.array_equal(shown.mask, fitted.predict(image).mask)
+
+
+@pytest.mark.parametrize("strategy", [None, *PRESETS])
+def test_what_is_saved_answers_alike(
+    strategy: str | None, scenes: dict[int, list[Sample]], tmp_path: Path
+) -> None:
+    """Fit, save, load: the same masks, from a file that names what it needs."""
+    samples, query = of(scenes)[:2], of(scenes)[2].image
+    segmenter = tiny(adapt=strategy, steps=2).fit([s.image for s in samples],
+                                                  [s.mask for s in samples])  # fmt: skip
+    path = segmenter.save(tmp_path / "task.svf")
+    again = FewShotSegmenter.load(path, device="cpu")
+    assert again.classes_ == segmenter.classes_ and again.rules_ == segmenter.rules_
+    expected, found = segmenter.predict(query), again.predict(query)
+    np.testing.assert_allclose(
+        found.probabilities.astype(float), expected.probabilities.astype(float), atol=2e-3
+    )
+    assert found.confidence.keys() == expected.confidence.keys()
+    assert again.get_params()["adapt"] == strategy
+    with zipfile.ZipFile(path) as file:
+        about = json.loads(file.read("task.json"))
+    assert about["strategy"] == strategy and about["supports"] == {"class": 2}
+    if strategy == "svf":
+        assert path.stat().st_size < 300_000
+    # once more, from what was loaded
+    assert again.save(tmp_path / "again.svf").stat().st_size == path.stat().st_size
+
+
+def test_the_models_own_weights_stay(scenes: dict[int, list[Sample]]) -> None:
+    sample = of(scenes)[0]
+    segmenter = tiny(adapt="svf", steps=3)
+    base, _ = segmenter._base()
+    before = copy.deepcopy(base.state_dict())
+    segmenter.fit(sample.image, sample.mask)
+    tuned = segmenter.outliner_.model.backbone.state_dict()
+    assert any(not torch.equal(tuned[k], before[f"backbone.{k}"]) for k in tuned)
+    assert all(torch.equal(v, before[k]) for k, v in base.state_dict().items())
+    assert segmenter.unfit() is segmenter and "classes_" not in vars(segmenter)
+    plain = segmenter.set_params(adapt=None).fit(sample.image, sample.mask)
+    assert plain.outliner_.model is base
+
+
+def test_seeds_decide_everything(scenes: dict[int, list[Sample]]) -> None:
+    sample, query = of(scenes)[0], of(scenes)[2].image
+    runs = [
+        tiny(adapt="norm", steps=2, seed=seed).fit(sample.image, sample.mask).predict(query)
+        for seed in (0, 0, 1)
+    ]
+    assert np.array_equal(runs[0].probabilities, runs[1].probabilities)
+    assert not np.array_equal(runs[0].probabilities, runs[2].probabilities)
+
+
+def test_several_classes_at_once_share_a_pass(scenes: dict[int, list[Sample]]) -> None:
+    first, second = of(scenes, 0), of(scenes, 1)
+    images = [first[0].image, second[0].image]
+    masks = [first[0].mask, 2 * second[0].mask]
+    segmenter = tiny(threshold=0.5, empty=False).fit(images, masks, ["a", "b"])
+    passes = []
+    segmenter.outliner_.model.backbone.layer0.register_forward_pre_hook(
+        lambda module, args: passes.append(len(args[0]))
+    )
+    both = segmenter.predict(first[2].image)
+    assert passes == [1]
+    assert both.probabilities.shape[0] == 2 and set(both.confidence) == {"a", "b"}
+    alone = tiny(threshold=0.5, empty=False).fit(images[0], masks[0]).predict(first[2].image)
+    np.testing.assert_allclose(both.probabilities[0].astype(float),
+                               alone.probabilities[0].astype(float), atol=2e-3)  # fmt: skip
+
+
+def test_an_image_without_the_class_can_stay_empty(scenes: dict[int, list[Sample]]) -> None:
+    first, others = of(scenes, 0), of(scenes, 1)
+    images = [*(s.image for s in first[:2]), *(s.image for s in others[:3])]
+    masks = [*(s.mask for s in first[:2]), None, None, None]
+    segmenter = tiny().fit(images, masks)
+    answer = segmenter.predict(others[0].image)
+    assert not answer.mask.any()
+    assert answer.confidence["class"] > 0.5
+    always = tiny(empty=False, threshold=0.1).fit(images, masks).predict(others[0].image)
+    assert always.mask.any()
+
+
+def test_tiles_cover_a_large_image(scenes: dict[int, list[Sample]]) -> None:
+    """Pasted into a large canvas, a thing is found by tiles at its own resolution."""
+    samples = of(scenes)
+    canvas = np.full((1000, 1400, 3), 128, np.uint8)
+    canvas[400:656, 600:856] = samples[2].image
+    target = np.zeros((1000, 1400), np.uint8)
+    target[400:656, 600:856] = samples[2].mask
+    whole = FewShotSegmenter(size=128, threshold=0.5, device="cpu")
+    tiled = clone(whole).set_params(tile=True, size=192)
+    scores = []
+    for segmenter in (whole, tiled):
+        segmenter.fit([s.image for s in samples[:2]], [s.mask for s in samples[:2]])
+        scores.append(iou(segmenter.predict(canvas).mask, target))
+    assert scores[1] > scores[0]
+    assert segmenter.predict(canvas).mask.shape == (1000, 1400)
+
+
+def test_a_head_without_views_serves_too(scenes: dict[int, list[Sample]]) -> None:
+    from svfseg.outline import Outliner, Plain, with_views
+
+    base, _ = tiny()._base()
+    plain = Plain(base)
+    assert with_views(base) is base and isinstance(with_views(torch.nn.Linear(1, 1)), Plain)
+    samples = of(scenes)[:2]
+    maps = []
+    for model in (base, plain):
+        outliner = Outliner(model, SIZE)
+        views = outliner.views(samples, [1])
+        maps.append(outliner.look([of(scenes)[2].image], views)[0].maps)
+    torch.testing.assert_close(maps[0], maps[1], atol=1e-2, rtol=0)
+
+
+def test_pickle_and_deepcopy_keep_a_fit(
+    fitted: FewShotSegmenter, scenes: dict[int, list[Sample]]
+) -> None:
+    query = of(scenes)[2].image
+    for other in (copy.deepcopy(fitted), pickle.loads(pickle.dumps(fitted))):
+        assert np.array_equal(other.predict(query).mask, fitted.predict(query).mask)
+
+
+def test_leaving_out_chooses_the_number_of_steps(scenes: dict[int, list[Sample]]) -> None:
+    """The best of what was tried; none, where tuning does harm."""
+    supports = [Support(sample, i) for i, sample in enumerate([*of(scenes), *of(scenes)][:4])]
+    base, _ = tiny()._base()
+    for best in (0, PRESETS["norm"].steps):
+        calls = iter([0.1, 0.2, 0.3] * 2 if best else [0.3, 0.2, 0.1] * 2)
+        found = adapt(
+            base, supports, [1], "norm", 64, score=lambda *_: next(calls)  # noqa: B023
+        )  # fmt: skip
+        assert max(found.held_out, key=found.held_out.get) == best
+        assert found.steps <= best and (found.steps > 0) == (best > 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"adapt": "prompt"}, "expected None, 'svf'"),
+        ({"size": 8}, "at least 32"),
+        ({"threshold": 1.5}, "between 0 and 1"),
+        ({"batch": 0}, "1 or more"),
+        ({"steps": -1}, "0 or more"),
+        ({"model": "gone/else/where"}, "is not a run"),
+    ],
+)
+def test_wrong_parameters(
+    change: dict[str, object], message: str, scenes: dict[int, list[Sample]]
+) -> None:
+    sample = of(scenes)[0]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        FewShotSegmenter(**{"device": "cpu", **change}).fit(sample.image, sample.mask)
+
+
+def test_wrong_supports(scenes: dict[int, list[Sample]]) -> None:
+    image, mask = of(scenes)[0]
+    for images, masks, classes, message in (
+        ([], [], None, "found 0 image"),
+        ([image, image], [mask], None, "2 image.s. and 1 mask"),
+        (image, mask * 0, None, "mask of support 1 is empty"),
+        (image, mask[:9], None, "must be one size"),
+        (image, mask, ["a", "a"], "different names"),
+        (image, mask, ["a", "b"], r"no support shows class 2 \(b\)"),
+        (image, mask * 3, ["a", "b"], r"holds ids \[3\]"),
+        (image.astype(float), mask, None, "expected uint8"),
+        (image, mask.astype(float), None, "whole numbers or bools"),
+        (image, "gone.png", None, "no image at gone.png"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            tiny().fit(images, masks, classes)
+    speck = np.zeros((3000, 3000), np.uint8)
+    speck[1511, 1511] = 1
+    with pytest.raises(ValueError, match="too small: it vanishes at 128 pixels"):
+        tiny().fit(np.zeros((3000, 3000, 3), np.uint8), speck)
+
+
+def test_damaged_and_foreign_files(fitted: FewShotSegmenter, tmp_path: Path) -> None:
+    path = fitted.save(tmp_path / "task.svf")
+    whole = path.read_bytes()
+    (tmp_path / "cut.svf").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.svf").write_text("no zip")
+    for name in ("cut.svf", "text.svf"):
+        with pytest.raises(ValueError, match="is no task of svfseg, or damaged"):
+            FewShotSegmenter.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no task at"):
+        FewShotSegmenter.load(tmp_path / "gone.svf")
+    other = tmp_path / "other.svf"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "task.json":
+                data = data.replace(json.loads(data)["fingerprint"].encode(), b"0" * 16)
+            new.writestr(name, data)
+    with pytest.raises(ValueError, match="fitted on other weights"):
+        FewShotSegmenter.load(other)
+
+
+def test_a_failed_save_leaves_the_file_that_was_there(
+    fitted: FewShotSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fitted.save(tmp_path / "task.svf")
+    before = path.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        fitted.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

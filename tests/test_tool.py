@@ -1,0 +1,157 @@
+"""Your own images on the command line: fit, predict in every format, go on, watch, report."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from svfseg.cli import main
+from svfseg.data import stickers
+from tests.test_cli import fails
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a user might have it: supports/ with images and masks, others/ without."""
+    home = tmp_path_factory.mktemp("own")
+    for name in ("supports/images", "supports/masks", "others"):
+        (home / name).mkdir(parents=True)
+    index = stickers(0, 8, "test")
+    for position in range(2):
+        sample = index.load(position)
+        marked = sample.mask == max(index.pixels[position], key=index.pixels[position].get)
+        Image.fromarray(sample.image).save(home / f"supports/images/{position}.jpg")
+        Image.fromarray(marked.astype(np.uint8) * 255).save(home / f"supports/masks/{position}.png")
+    for position in range(2, 6):
+        Image.fromarray(index.load(position).image).save(home / f"others/{position}.jpg")
+    words = ["fit", "--support", str(home / "supports"), "--classes", "thing", "--size", "96"]
+    assert main([*words, "--never-empty", "--out", str(home / "thing.svf")]) == 0
+    return home
+
+
+def test_fit_takes_a_folder_images_or_a_list(own: Path, tmp_path: Path) -> None:
+    images = [str(own / f"supports/images/{i}.jpg") for i in range(2)]
+    masks = [str(own / f"supports/masks/{i}.png") for i in range(2)]
+    (tmp_path / "list.csv").write_text(
+        "image,mask\n" + "".join(f"{i},{m}\n" for i, m in zip(images, masks, strict=True))
+    )
+    common = ["--size", "96", "--never-empty", "--classes", "thing"]
+    assert main(["fit", "--support", *images, "--mask", *masks, *common,
+                 "--out", str(tmp_path / "a.svf")]) == 0  # fmt: skip
+    assert main(["fit", "--support", str(tmp_path / "list.csv"), *common,
+                 "--out", str(tmp_path / "b.svf")]) == 0  # fmt: skip
+    from svfseg.task import read_task
+
+    tasks = [
+        read_task(p).about for p in (own / "thing.svf", tmp_path / "a.svf", tmp_path / "b.svf")
+    ]
+    assert tasks[0] == tasks[1] == tasks[2]
+
+
+def test_predict_in_every_format_then_a_report(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formats = ["png", "coco", "yolo", "labelme", "geojson"]
+    words = ["predict", str(own / "thing.svf"), "--query", str(own / "others"), "--out",
+             str(tmp_path / "found"), "--format", *formats]  # fmt: skip
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert "2.png: thing" in printed.out and "4 image(s)" in printed.err
+    names = {path.name for path in (tmp_path / "found").iterdir()}
+    assert {"2.png", "2_overlay.jpg", "2.json", "2.geojson", "labels", "coco.json"} <= names
+    coco = json.loads((tmp_path / "found" / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == [f"{i}.jpg" for i in range(2, 6)]
+    assert main(["report", str(tmp_path / "found")]) == 0
+    page = (tmp_path / "found" / "report.html").read_text()
+    assert "4 images, the doubtful first" in page and page.count("data:image/jpeg") == 4
+    assert "http://" not in page and "https://" not in page
+    sure = [float(part.split("<")[0]) for part in page.split('class="sure">')[1:]]
+    doubt = [float(part.split("<")[0]) for part in page.split('class="doubt">')[1:]]
+    assert doubt == sorted(doubt) and sure == sorted(sure) and len(doubt + sure) == 4
+
+
+def test_done_images_are_skipped_and_a_cut_line_is_done_again(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found"
+    words = ["predict", str(own / "thing.svf"), "--query", str(own / "others"), "--out", str(out)]
+    assert main(words) == 0
+    before = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
+    log = out / "predictions.jsonl"
+    log.write_text(log.read_text()[:-20])  # the last image's line was cut off by a stop
+    capsys.readouterr()
+    assert main(words) == 0
+    done = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert done == ["5.png"]
+    after = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
+    assert {n for n in before if before[n] != after[n]} == {"5.png"}
+    assert len(log.read_text().splitlines()) == 5
+    assert "other formats" in fails(capsys, *words, "--format", "yolo")
+
+
+def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "found"
+    inbox.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "svfseg", "predict", str(own / "thing.svf"), "--watch", "--query",
+         str(inbox), "--out", str(out)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "predictions.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        (inbox / "new.jpg").write_bytes((own / "others/2.jpg").read_bytes())
+        while not (out / "new_overlay.jpg").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert (out / "new.png").exists()
+    finally:
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"Traceback" not in errors
+
+
+def test_a_broken_image_stops_nothing_else(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "queries"
+    folder.mkdir()
+    for name in ("2.jpg", "3.jpg"):
+        (folder / name).write_bytes((own / "others" / name).read_bytes())
+    whole = (folder / "2.jpg").read_bytes()
+    (folder / "2.jpg").write_bytes(whole[: len(whole) // 2])  # opens, and ends early
+    words = ["predict", own / "thing.svf", "--query", folder, "--out", tmp_path / "found"]
+    assert "1 of 2 images were left out" in fails(capsys, *words)
+    assert (tmp_path / "found/3.png").exists() and not (tmp_path / "found/2.png").exists()
+    (folder / "text.png").write_text("no image")
+    assert "not an image that can be read: leave them out" in fails(
+        capsys, *words[:-1], tmp_path / "none"
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, mask = own / "supports/images/0.jpg", own / "supports/masks/0.png"
+    out = ["--out", tmp_path / "x.svf"]
+    for words, message in (
+        (["--support", image], "1 --support and 0 --mask"),
+        (["--support", own / "others"], "no images/ and masks/"),
+        (["--support", image, "--mask", mask, "--model", "no/such"], "is no run folder"),
+        (["--support", image, "--mask", mask, "--size", "3"], "at least 32 pixels"),
+        (["--support", image, "--mask", mask, "--classes", "a", "b"], "mask of support 1 is empty"),
+        (["--support", image, "--mask", tmp_path / "gone.png"], "no image at"),
+    ):
+        assert message in fails(capsys, "fit", *words, *out), words
+    (tmp_path / "empty.csv").write_text("# nothing\n")
+    assert "lists no images" in fails(capsys, "fit", "--support", tmp_path / "empty.csv", *out)
+    assert not (tmp_path / "x.svf").exists()
+    task = own / "thing.svf"
+    assert "has its supports" in fails(
+        capsys, "predict", task, "--support", image, "--mask", mask, "--query", image
+    )
+    assert "no predictions in" in fails(capsys, "report", tmp_path)
