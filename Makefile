@@ -22,13 +22,13 @@ setup: $(ENV)
 
 $(ENV): pyproject.toml uv.lock
 	@if command -v uv >/dev/null 2>&1; then \
-		uv sync --locked --extra demo --extra coco --extra peft --group dev; \
+		uv sync --locked --extra demo --extra coco --extra peft --extra export --extra openvino --group dev; \
 	else \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 			|| { echo "svfseg needs Python 3.11 or later: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }; \
 		test -x .venv/bin/python -a -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv; \
 		.venv/bin/python -m pip install --upgrade 'pip>=25.1' \
-		&& .venv/bin/python -m pip install --editable '.[demo,coco,peft]' --group dev; \
+		&& .venv/bin/python -m pip install --editable '.[demo,coco,peft,export,openvino]' --group dev; \
 	fi
 	@touch $(ENV)
 

@@ -1,7 +1,7 @@
 """Put a trained run where `FewShotSegmenter("default")` finds it, without its optimizer and paths.
 
-    svfseg train configs/default/frozen.yaml --out runs/default
-    python results/default_head.py runs/default
+svfseg train configs/default/frozen.yaml --out runs/default
+python results/default_head.py runs/default
 """
 
 import json

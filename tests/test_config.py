@@ -12,6 +12,12 @@ CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml
 STUDIES = [path for path in CONFIGS if "arms" in yaml.safe_load(path.read_text())]
 
 
+def test_a_bare_on_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("selection: {on: last}\n")
+    config = from_dict(TrainConfig, read_config(tmp_path / "c.yaml"))
+    assert config.selection.on == "last"
+
+
 def test_round_trip(tmp_path: Path) -> None:
     config = from_dict(TrainConfig, {"data": {"scale": [0.8, 1.25]}, "optim": {"lr": 1}})
     assert config.optim.lr == 1.0

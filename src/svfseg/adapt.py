@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from svfseg.config import TuningConfig
 from svfseg.data.index import Sample
+from svfseg.data.photographs import photographs
 from svfseg.data.transforms import augment, class_mask, to_ids, to_tensor
 from svfseg.models import Backbone
 from svfseg.tuning import merge_tuned, tune
@@ -31,14 +32,16 @@ class Preset(NamedTuple):
 
 # Adam's steps have a size of their own, so a rate is about how far a value moves in one step.
 PRESETS = {
-    "svf": Preset(0.01, 30),
-    "norm": Preset(0.002, 30),
-    "lora": Preset(0.002, 30),
-    "full": Preset(5e-5, 30),
+    "svf": Preset(0.001, 20),
+    "norm": Preset(0.001, 20),
+    "lora": Preset(0.0005, 20),
+    "full": Preset(1e-5, 20),
 }
 # Supports of a class from which leaving one out says something.
 ENOUGH = 4
 PATIENCE = 10
+# Share of steps whose query does not show the class.
+WITHOUT = 0.2
 JITTER = 0.3
 
 
@@ -212,7 +215,9 @@ def _steps(
 def _episode(
     supports: Sequence[Support], classes: Sequence[int], size: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A query, one support with its mask, and the query's target; without the class now and then.
+    """A query, one support with its mask, and the query's target; sometimes without the class.
+
+    Where no image without the class was given, a photograph of other things stands for one.
 
     Returns:
         (3, size, size), (1, 3, size, size), (1, size, size) and (size, size).
@@ -220,10 +225,12 @@ def _episode(
     class_id = int(rng.choice(np.asarray(classes)))
     having = [s for s in supports if (s.sample.mask == class_id).any()]
     without = [s for s in supports if not (s.sample.mask == class_id).any()]
+    if not without:  # what the class is not: else all that looks like a photograph may become it
+        without = [Support(Sample(p, np.zeros(p.shape[:2], np.uint8)), -1) for p in photographs()]
     shown = having[rng.integers(len(having))]
     others = [s for s in having if s.group != shown.group] or [shown]
     asked = others[rng.integers(len(others))]
-    if without and rng.random() < 0.25:
+    if rng.random() < WITHOUT:
         asked = without[rng.integers(len(without))]
     image, mask = _augmented(shown, class_id, size, rng)
     for _ in range(3):  # a crop may lose a small class

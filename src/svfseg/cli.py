@@ -16,7 +16,7 @@ from svfseg.bench_cli import run_bench
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config
 from svfseg.data_cli import run_data
 from svfseg.lab_cli import run_analyze, run_study
-from svfseg.tool_cli import run_fit, run_predict, run_report
+from svfseg.tool_cli import run_export, run_fit, run_predict, run_report
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,7 @@ def run_demo(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "fit": (run_fit, "learn classes from a few marked images of yours; one file"),
     "predict": (run_predict, "outline them in other images, in many formats"),
+    "export": (run_export, "a task as ONNX, for programs without torch"),
     "report": (run_report, "a page of predictions, the doubtful ones first"),
     "train": (run_train, "train a head, and what the strategy tunes of the backbone"),
     "eval": (run_eval, "score a run on its novel classes"),

@@ -235,6 +235,7 @@ def from_dict(kind: type[C], values: Any, where: str = "") -> C:
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     built = {}
     for key, value in values.items():
+        key = "on" if key is True else key  # YAML 1.1 takes a bare on for a yes
         path = f"{where}.{key}" if where else str(key)
         if key not in names:
             raise ValueError(f"unknown setting {path}{nearest(str(key), names)}")

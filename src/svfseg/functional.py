@@ -48,12 +48,12 @@ def prior_mask(query: Tensor, support: Tensor, eps: float = 1e-7) -> Tensor:
         (batch, 1, height, width) in [0, 1].
     """
     q, s = query.flatten(2), support.flatten(2)
-    dots = s.mT @ q
+    dots = s.transpose(1, 2) @ q
     norms = s.norm(dim=1).unsqueeze(2) * q.norm(dim=1).unsqueeze(1)
     nearest = (dots / (norms + eps)).amax(dim=1)
     low, high = nearest.amin(dim=1, keepdim=True), nearest.amax(dim=1, keepdim=True)
     scaled = (nearest - low) / (high - low + eps)
-    prior: Tensor = scaled.reshape(len(query), 1, *query.shape[-2:])
+    prior: Tensor = scaled.reshape(-1, 1, *query.shape[-2:])
     return prior
 
 

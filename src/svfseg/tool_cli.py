@@ -87,6 +87,22 @@ class ReportArguments:
     """The page; by default report.html in that folder."""
 
 
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a fitted task as ONNX: a program without torch, checked against torch."""
+
+    task: Positional[Path]
+    """A file that fit wrote."""
+    out: Path = Path("exported")
+    """Folder for support.onnx, query.onnx, task.npz, task.json and example.py."""
+    int8: bool = False
+    """Also query_int8.onnx, a third of the size."""
+    openvino: bool = False
+    """Also query.xml and query.bin (package openvino)."""
+    model: str | None = None
+    """Where the model of the task lies now, if it moved."""
+
+
 def run_fit(arguments: Sequence[str]) -> None:
     """Run ``svfseg fit --support ... --out TASK``."""
     parsed = parse(FitArguments, "fit", arguments)
@@ -184,6 +200,19 @@ def _segmenter(
             parsed.out / f"support_{number}_overlay.jpg"
         )
     return segmenter, f"{parsed.task} {_digest([*supports, *marks])} {parsed.class_id}"
+
+
+def run_export(arguments: Sequence[str]) -> None:
+    """Run ``svfseg export TASK --out DIR``."""
+    parsed = parse(ExportArguments, "export", arguments)
+    from svfseg.export import export
+    from svfseg.segmenter import FewShotSegmenter
+
+    segmenter = FewShotSegmenter.load(parsed.task, parsed.model, "cpu")
+    for name, apart in export(segmenter, parsed.out, parsed.int8, parsed.openvino).items():
+        size = (parsed.out / name).stat().st_size / 1e6
+        print(f"{parsed.out / name}: {size:.1f} MB, within {apart:.1g} of torch")
+    print(f"try it: python {parsed.out / 'example.py'} photo.jpg mask.png")
 
 
 def run_report(arguments: Sequence[str]) -> None:

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from svfseg.config import BackboneConfig, ModelConfig, TuningConfig
 from svfseg.models import HEADS, build_model
+from svfseg.models.dense import summed_up
 from svfseg.svf import merge_svf
 from svfseg.train import Objective
 from svfseg.tuning import STRATEGIES, tune
@@ -84,6 +87,26 @@ def test_ignored_support_pixels_are_background(head: str) -> None:
     with torch.inference_mode():
         expected = model(query, support, mask)
         assert torch.equal(model(query, support, mask * (mask == 1)), expected)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 60))
+@settings(deadline=None)
+def test_directions_sum_up_what_is_marked(seed: int, count: int) -> None:
+    """Unit vectors, only of what is marked, no matter in which order it lies."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.nn.functional.normalize(torch.randn(8, 60, generator=generator), dim=0)
+    marked = torch.zeros(60, dtype=torch.bool)
+    marked[torch.randperm(60, generator=generator)[:count]] = True
+    found = summed_up(vectors.double(), marked, 8)
+    if count == 0:
+        assert not found.any()
+        return
+    torch.testing.assert_close(found.norm(dim=0), torch.ones(8).double())
+    alone = summed_up(vectors[:, marked].double(), torch.ones(count, dtype=torch.bool), 8)
+    torch.testing.assert_close(found, alone)
+    if count <= 8:  # each of them is there
+        nearest = (found.mT @ vectors[:, marked].double()).amax(dim=0)
+        torch.testing.assert_close(nearest, torch.ones(count).double())
 
 
 def test_dense_takes_no_direction_from_ignored_support_pixels() -> None:

@@ -21,6 +21,5 @@ def photographs() -> tuple[Array, ...]:
         FileNotFoundError: this version of scikit-image does not carry one of them.
     """
     spec = find_spec("skimage")
-    assert spec is not None and spec.origin is not None, "scikit-image is a dependency"
-    folder = Path(spec.origin).parent / "data"
+    folder = Path(str(spec and spec.origin)).parent / "data"
     return tuple(read_image(folder / name) for name in NAMES)

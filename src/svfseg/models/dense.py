@@ -11,8 +11,8 @@ from svfseg.functional import resize
 from svfseg.models.backbone import Backbone, Features
 from svfseg.models.matching import first_equal
 
-# A support's inside and outside are each summed up by so many directions at most, so that
-# neither wins by its number of positions.
+# A support's inside and outside are each summed up by so many directions, so that neither wins by
+# its number of positions.
 CENTERS = 32
 _ROUNDS = 8
 # Similarity to the class is the mean over so many nearest directions.
@@ -33,7 +33,7 @@ class DenseSupport(NamedTuple):
     """A support image and its mask, whatever the query.
 
     Attributes:
-        keys: (channels, at most `CENTERS`), unit vectors of the class.
+        keys: (channels, `CENTERS`), unit vectors of the class.
         ground: the same of all else that is known.
     """
 
@@ -81,7 +81,7 @@ class Dense(nn.Module):
         described = describe(self.backbone.encode(images[rows]))
         described = described[[rows.index(place) for place in places]]
         masks = support_mask.flatten(0, 1)
-        shown = [_shown(described[batch + i], masks[i]) for i in range(batch * shots)]
+        shown = [show(described[batch + i], masks[i]) for i in range(batch * shots)]
         return self.outline(
             [DenseQuery(described[i : i + 1]) for i in range(batch)],
             [shown[i * shots : (i + 1) * shots] for i in range(batch)],
@@ -94,7 +94,7 @@ class Dense(nn.Module):
         """What `outline` needs of an image, as a query and as a support of several masks."""
         described = describe(self.backbone.encode(image))
         seen = DenseQuery(described) if query else None
-        return seen, [_shown(described[0], mask) for mask in masks]
+        return seen, [show(described[0], mask) for mask in masks]
 
     def outline(
         self,
@@ -124,50 +124,71 @@ def describe(features: Features) -> Tensor:
 
 def nearness(flat: Tensor, keys: Tensor) -> Tensor:
     """Mean cosine of positions (channels, n) to the nearest of some directions (channels, m)."""
-    similar = keys.mT @ flat
-    nearest: Tensor = similar.topk(min(NEAREST, len(similar)), dim=0).values.mean(dim=0)
+    similar = keys.T @ flat
+    nearest: Tensor = similar.topk(NEAREST, dim=0).values.mean(dim=0)
     return nearest
 
 
-def summed_up(vectors: Tensor, count: int = CENTERS) -> Tensor:
-    """At most so many directions in place of many: spherical k-means from evenly spaced starts.
+def summed_up(vectors: Tensor, marked: Tensor, count: int = CENTERS) -> Tensor:
+    """So many directions in place of those marked: spherical k-means from evenly spaced starts.
 
-    The gradient flows through the means, not through what belongs to which.
+    The gradient flows through the means, not through what belongs to which. No step depends on
+    how many are marked, so that it can be exported; fewer than ``count`` appear several times.
 
     Args:
         vectors: (channels, n), unit vectors.
+        marked: (n,) bool, which of them count.
         count: number of directions.
 
     Returns:
-        (channels, at most count), unit vectors.
+        (channels, count), unit vectors; zeros where none is marked.
     """
-    if vectors.shape[1] <= count:
-        return vectors
-    fixed = vectors.detach()
-    start = torch.linspace(0, vectors.shape[1] - 1, count, device=vectors.device).long()
-    centers = fixed[:, start]
+    fixed, weights = vectors.detach(), marked.to(vectors.dtype)
+    place = weights.cumsum(dim=0) - 1
+    evenly = torch.arange(count, device=vectors.device, dtype=vectors.dtype) / (count - 1)
+    start = (evenly * (weights.sum() - 1).clamp_min(0)).floor()
+    centers = fixed @ (((place[:, None] - start).abs() < 0.5) * weights[:, None])
     for _ in range(_ROUNDS):
-        belongs = F.one_hot((centers.mT @ fixed).argmax(dim=0), count).to(fixed.dtype)
+        nearest = (centers.T @ fixed).argmax(dim=0)
+        belongs = F.one_hot(nearest, count).to(fixed.dtype) * weights[:, None]
         centers = F.normalize(fixed @ belongs + 1e-6 * centers, dim=0)
     return F.normalize(vectors @ belongs + 1e-6 * centers, dim=0)
 
 
-def _shown(described: Tensor, mask: Tensor) -> DenseSupport:
-    """A support's directions inside and outside of its mask (height, width) of 0, 1 and 255."""
+def show(described: Tensor, mask: Tensor) -> DenseSupport:
+    """A support's directions inside and outside of its mask.
+
+    Args:
+        described: (channels, height, width) of `describe`.
+        mask: (image height, image width) of 0, 1 and 255.
+    """
     size = described.shape[-2:]
     inside = _share(mask == 1, size)
     known = _share(mask != 255, size)
     flat = described.flatten(1)
     # a class smaller than a position has the positions that show most of it
-    marked = (inside >= min(0.6, 0.9 * float(inside.max()))) & (inside > 0)
+    enough = (0.9 * inside.max()).clamp_max(0.6)
+    marked = (inside >= enough) & (inside > 0)
     others = (inside < 0.1) & (known > 0.9)
-    nothing = flat.new_zeros(len(flat), 1)
-    return DenseSupport(
-        summed_up(flat[:, marked]) if bool(marked.any()) else nothing,
-        summed_up(flat[:, others]) if bool(others.any()) else nothing,
-    )
+    return DenseSupport(summed_up(flat, marked), summed_up(flat, others))
 
 
 def _share(mask: Tensor, size: torch.Size) -> Tensor:
-    """Share of each position that a mask (height, width) covers, (positions,)."""
-    return F.adaptive_avg_pool2d(mask.float()[None], (size[0], size[1]))[0].flatten()
+    """Share of each position that a mask (height, width) covers, (positions,).
+
+    Adaptive average pooling by sums over rectangles, which exporters know for any size.
+    """
+    sums = F.pad(mask.float().cumsum(dim=0).cumsum(dim=1), (1, 0, 1, 0))
+    (top, bottom), (left, right) = (
+        _bounds(extent, count, mask.device) for extent, count in zip(mask.shape, size, strict=True)
+    )
+    rows = sums[bottom] - sums[top]
+    covered = rows[:, right] - rows[:, left]
+    return (covered / ((bottom - top)[:, None] * (right - left))).flatten()
+
+
+def _bounds(extent: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """First pixel of each position, and the one behind its last."""
+    number = torch.arange(count, device=device)
+    low = torch.div(number * extent, count, rounding_mode="floor")
+    return low, torch.div((number + 1) * extent + count - 1, count, rounding_mode="floor")

@@ -1,0 +1,293 @@
+"""A fitted task, or a model, as ONNX: a program that outlines the class without torch."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from svfseg.data.photographs import photographs
+from svfseg.data.transforms import fit_image, to_tensor
+from svfseg.functional import masked_average_pooling, prior_mask, resize
+from svfseg.models.baseline import Baseline
+from svfseg.models.dense import NEAREST, Dense, describe, show
+from svfseg.models.matching import Match, middle
+from svfseg.segmenter import FewShotSegmenter
+
+# How far ONNX Runtime may lie from PyTorch, in probability.
+TOLERANCE = 1e-3
+EXAMPLE = Path(__file__).parent / "templates" / "onnx_example.py"
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class DenseSupports(nn.Module):
+    """Image (1, 3, h, w) and mask (h, w) of 0, 1, 255 -> keys and ground, (1, channels, n)."""
+
+    outputs = ("keys", "ground")
+
+    def __init__(self, model: Dense) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """One support."""
+        view = show(describe(self.model.backbone.encode(image))[0], mask)
+        return view.keys[None], view.ground[None]
+
+
+class DenseQueries(nn.Module):
+    """Image (1, 3, h, w), keys and ground (shots, channels, n) -> probability (h, w)."""
+
+    def __init__(self, model: Dense) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
+        """One query."""
+        deep = describe(self.model.backbone.encode(image))
+        flat = deep[0].flatten(1)
+        inside, outside = (
+            (each.transpose(1, 2) @ flat).topk(NEAREST, dim=1).values.mean(dim=1).amax(dim=0)
+            for each in (keys, ground)
+        )
+        logit = self.model.log_scale.exp() * (inside - outside)
+        whole = resize(logit.reshape(1, 1, *deep.shape[-2:]), image.shape[-2:])
+        return whole.sigmoid()[0, 0]
+
+
+class PrototypeSupports(nn.Module):
+    """Image and mask as above -> prototype (1, hidden, 1, 1) and keys (1, channels, n)."""
+
+    outputs = ("prototype", "keys")
+
+    def __init__(self, model: Baseline) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """One support; keys are zero outside of the mask."""
+        inside = (mask == 1).to(image.dtype)[None, None]
+        features = self.model.backbone.encode(
+            image, lambda layer3: layer3 * resize(inside, layer3.shape[-2:])
+        )
+        reduced = self.model.matching.down_supp(middle(features))
+        prototype = masked_average_pooling(reduced, resize(inside, reduced.shape[-2:]))
+        return prototype, features.layer4.flatten(2)
+
+
+class PrototypeQueries(nn.Module):
+    """Image (1, 3, h, w), prototypes and keys of the shots -> probability (h, w)."""
+
+    def __init__(self, model: Baseline) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, prototype: Tensor, keys: Tensor) -> Tensor:
+        """One query."""
+        features = self.model.backbone.encode(image)
+        query = self.model.matching.down_query(middle(features))
+        deep = features.layer4.expand(keys.shape[0], -1, -1, -1)
+        priors = prior_mask(deep, keys[..., None])
+        prior = resize(priors, query.shape[-2:]).mean(dim=0, keepdim=True)
+        match = Match(query, prototype.mean(dim=0, keepdim=True), prior)
+        logits = resize(self.model.decoder(match), image.shape[-2:])
+        return logits.softmax(dim=1)[0, 1]
+
+
+# Heads that can leave torch: their two graphs.
+GRAPHS: dict[type[nn.Module], tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    Dense: (DenseSupports, DenseQueries),
+    Baseline: (PrototypeSupports, PrototypeQueries),
+}
+
+
+def export(
+    segmenter: FewShotSegmenter, out: str | Path, int8: bool = False, openvino: bool = False
+) -> dict[str, float]:
+    """Write a fitted segmenter as two graphs, its supports and an example, and check them.
+
+    support.onnx encodes a support; query.onnx outlines the class of any number of supports in an
+    image of any height and width; task.npz holds the fitted supports, task.json the rules;
+    example.py uses them with onnxruntime, numpy and Pillow alone.
+
+    Args:
+        segmenter: fitted; what it tuned is merged.
+        out: folder to write.
+        int8: also query_int8.onnx, its ranges taken from photographs.
+        openvino: also query.xml and query.bin.
+
+    Returns:
+        Largest difference in probability to PyTorch, by file.
+
+    Raises:
+        NotFittedError: before `fit`.
+        ValueError: a head that cannot be exported, a missing package, or a graph that differs
+            from PyTorch by more than `TOLERANCE`.
+    """
+    segmenter._fitted()
+    model, size = cast(nn.Module, segmenter.outliner_.model), segmenter.outliner_.size
+    kinds = GRAPHS.get(type(model))
+    if kinds is None:
+        names = ", ".join(kind.__name__ for kind in GRAPHS)
+        raise ValueError(
+            f"{type(model).__name__} cannot be exported: the heads that can are {names}"
+        )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    model = model.cpu().eval()
+    encode, ask = (kind(model).eval() for kind in kinds)
+    names = cast(Any, encode).outputs
+    image = fit_image(to_tensor(photographs()[0]), size)[None]
+    mask = torch.zeros(size, size, dtype=torch.uint8)
+    mask[size // 4 : size // 2, size // 4 : size // 2] = 1
+    with torch.no_grad():
+        view = encode(image, mask)
+    two = tuple(torch.cat([tensor, tensor]) for tensor in view)
+    square = {2: "height", 3: "width"}
+    _write(encode, (image, mask), out / "support.onnx", names,
+           {"image": square, "mask": {0: "height", 1: "width"}})  # fmt: skip
+    keyed = {name: {0: "shots"} for name in names}
+    if "prototype" in names:  # its keys are positions: another number at another size
+        keyed["keys"][2] = "positions"
+    _write(ask, (image, *two), out / "query.onnx", ("probability",), {"image": square, **keyed})
+    _write_task(segmenter, out)
+    (out / "example.py").write_text(EXAMPLE.read_text())
+    found = {"support.onnx": 0.0, "query.onnx": 0.0}
+    for number, photograph in enumerate(photographs()[:3]):
+        # another size and number of shots than it was traced with
+        other = fit_image(to_tensor(photograph), size + 32 * number)[None]
+        marked = torch.zeros(other.shape[-2:], dtype=torch.uint8)
+        marked[16 : 48 + 16 * number, 24:80] = 1
+        with torch.no_grad():
+            seen = encode(other, marked)
+            several = tuple(torch.cat([tensor] * (1 + number)) for tensor in seen)
+            expected = ask(other, *several)
+        again = _run(out / "support.onnx", (other, marked))
+        for theirs, ours in zip(again, seen, strict=True):
+            found["support.onnx"] = max(found["support.onnx"], _apart(theirs, ours))
+        (probability,) = _run(out / "query.onnx", (other, *several))
+        found["query.onnx"] = max(found["query.onnx"], _apart(probability, expected))
+    for name, apart in found.items():
+        if not apart <= TOLERANCE:
+            raise ValueError(f"{name} differs from PyTorch by {apart:.2g}: expected {TOLERANCE}")
+    squares = [fit_image(to_tensor(p), size)[None] for p in photographs()]
+    with torch.no_grad():
+        expected = ask(squares[0], *two)
+    if int8:
+        _quantize(out, squares, two, ("image", *names))
+        (probability,) = _run(out / "query_int8.onnx", (squares[0], *two))
+        found["query_int8.onnx"] = _apart(probability, expected)
+    if openvino:
+        found["query.xml"] = _apart(_to_openvino(out, (squares[0], *two)), expected)
+        if not found["query.xml"] <= TOLERANCE:
+            raise ValueError(f"query.xml differs from PyTorch by {found['query.xml']:.2g}")
+    return found
+
+
+def _write(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    outputs: Sequence[str],
+    inputs: dict[str, dict[int, str]],
+) -> None:
+    """One graph; sizes that the inputs name may be any.
+
+    By tracing: the exporter of torch.compile reasons for minutes about padding that depends on
+    the size (TensorFlow's "same"), and gives the same graph.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"exporting needs the package {error.name}: pip install 'svfseg[export]'"
+        ) from error
+    axes: dict[str, dict[int, str]] = dict(inputs)
+    if "probability" in outputs:
+        axes["probability"] = {0: "height", 1: "width"}
+    elif "prototype" in outputs:
+        axes["keys"] = {2: "positions"}
+    fresh = path.with_name(f".{path.name}")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, example, str(fresh), input_names=list(inputs), output_names=list(outputs),
+            dynamic_axes=axes, dynamo=False, opset_version=17,
+        )  # fmt: skip
+    fresh.replace(path)
+
+
+def _run(path: Path, inputs: Sequence[Tensor]) -> list[Array]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    named = zip(session.get_inputs(), inputs, strict=True)
+    return list(session.run(None, {spec.name: tensor.numpy() for spec, tensor in named}))
+
+
+def _apart(theirs: Array, ours: Tensor) -> float:
+    return float(np.abs(theirs - ours.numpy()).max())
+
+
+def _write_task(segmenter: FewShotSegmenter, out: Path) -> None:
+    arrays = {}
+    for class_id, views in segmenter.views_.items():
+        for name in views[0]._fields:
+            parts = [getattr(view, name).cpu() for view in views]
+            if name == "prototype":
+                arrays[f"{class_id}/{name}"] = torch.cat(parts).numpy()
+                continue
+            longest = max(part.shape[1] for part in parts)  # zeros are like nothing
+            filled = [nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts]
+            arrays[f"{class_id}/{name}"] = torch.stack(filled).numpy()
+    np.savez(out / "task.npz", **cast(Any, arrays))
+    rules = segmenter.rules_
+    about = {
+        "classes": list(segmenter.classes_),
+        "size": segmenter.outliner_.size,
+        "thresholds": [rules[i].threshold for i in sorted(rules)],
+    }
+    (out / "task.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _quantize(
+    out: Path, squares: Sequence[Tensor], view: Sequence[Tensor], names: Sequence[str]
+) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(squares)
+
+        def get_next(self) -> dict[str, Array] | None:
+            square = next(self.left, None)
+            if square is None:
+                return None
+            inputs = zip(names, (square, *view), strict=True)
+            return {name: tensor.numpy() for name, tensor in inputs}
+
+    prepared = out / ".prepared.onnx"
+    quant_pre_process(str(out / "query.onnx"), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared), str(out / "query_int8.onnx"), Reader(), quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"], per_channel=True,
+    )  # fmt: skip
+    prepared.unlink()
+
+
+def _to_openvino(out: Path, inputs: Sequence[Tensor]) -> Array:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ValueError("this needs the package openvino: pip install openvino") from error
+    model = openvino.convert_model(str(out / "query.onnx"))
+    openvino.save_model(model, str(out / "query.xml"), compress_to_fp16=False)
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (found,) = compiled([tensor.numpy() for tensor in inputs]).values()
+    return np.asarray(found)
