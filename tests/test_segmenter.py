@@ -189,6 +189,29 @@ def test_several_classes_at_once_share_a_pass(scenes: dict[int, list[Sample]]) -
                                alone.probabilities[0].astype(float), atol=2e-3)  # fmt: skip
 
 
+def test_a_list_is_answered_in_batches_as_image_by_image(
+    fitted: FewShotSegmenter, scenes: dict[int, list[Sample]]
+) -> None:
+    images = [of(scenes)[2].image, of(scenes, 1)[0].image[:190], of(scenes, 1)[1].image]
+    for one, answer in zip(images, fitted.predict(images), strict=True):
+        alone = fitted.predict(one)
+        assert answer.mask.shape == one.shape[:2]
+        np.testing.assert_allclose(answer.probabilities.astype(float),
+                                   alone.probabilities.astype(float), atol=2e-3)  # fmt: skip
+
+
+def test_a_fit_that_fails_leaves_the_one_before(
+    fitted: FewShotSegmenter, scenes: dict[int, list[Sample]]
+) -> None:
+    twin = copy.deepcopy(fitted)
+    speck = np.zeros((3000, 3000), np.uint8)
+    speck[1511, 1511] = 1
+    with pytest.raises(ValueError, match="too small"):
+        twin.fit(np.zeros((3000, 3000, 3), np.uint8), speck)
+    query = of(scenes)[2].image
+    assert np.array_equal(twin.predict(query).mask, fitted.predict(query).mask)
+
+
 def test_an_image_without_the_class_can_stay_empty(scenes: dict[int, list[Sample]]) -> None:
     first, others = of(scenes, 0), of(scenes, 1)
     images = [*(s.image for s in first[:2]), *(s.image for s in others[:3])]

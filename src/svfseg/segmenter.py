@@ -220,10 +220,10 @@ class FewShotSegmenter:
                     f"class {class_id} ({name}) is too small: it vanishes at {size} pixels; crop "
                     "the supports around it, or set tile"
                 )
-        self.rules_ = {
-            i: find_rule(outliner, supports, views, i, self.threshold, self.seed) for i in ids
-        }
-        self.classes_, self.adapted_, self.views_, self.outliner_ = names, adapted, views, outliner
+        rules = {i: find_rule(outliner, supports, views, i, self.threshold, self.seed) for i in ids}
+        # all at once: where fitting fails, what was fitted before is as it was
+        self.rules_, self.classes_, self.adapted_ = rules, names, adapted
+        self.views_, self.outliner_ = views, outliner
         return self
 
     def unfit(self) -> "FewShotSegmenter":
@@ -248,11 +248,15 @@ class FewShotSegmenter:
         return found if isinstance(images, (list, tuple)) else found[0]
 
     def iter_predict(self, images: Sequence[Given]) -> Iterator[Segmentation]:
-        """The same, one after the other: only one image's maps are in memory."""
+        """The same, one after the other: only ``batch`` images' maps are in memory."""
         self._fitted()
-        for number, given in enumerate(images, start=1):
-            image = as_image(given, f"image {number}")
-            yield self._decided(self._see(image))
+        for at in range(0, len(images), self.batch):
+            some = [
+                as_image(given, f"image {number}")
+                for number, given in enumerate(images[at : at + self.batch], start=at + 1)
+            ]
+            for seen in self._see(some):
+                yield self._decided(seen)
 
     def save(self, path: str | Path) -> Path:
         """Write the task as one file: settings, the supports' views, and what was tuned.
@@ -325,10 +329,14 @@ class FewShotSegmenter:
 
     # how it computes
 
-    def _see(self, image: Array) -> Seen:
+    def _see(self, images: Sequence[Array]) -> list[Seen]:
+        """Maps and evidence of images."""
+        if self.tile:
+            return [self._see_tiles(image) for image in images]
+        return self.outliner_.look(images, self.views_)
+
+    def _see_tiles(self, image: Array) -> Seen:
         """Maps and evidence of an image; tiles without evidence are empty in them."""
-        if not self.tile:
-            return self.outliner_.look([image], self.views_)[0]
         height, width = image.shape[:2]
         places = windows(height, width, self.outliner_.size, self.overlap)
         seen = self.outliner_.look([cut(image, place) for place in places], self.views_)
