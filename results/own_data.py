@@ -42,10 +42,12 @@ def drawn(index, class_id: int, shot: int, draw: int):
     return chosen[:shot], chosen[shot:], rng.choice(without, QUERIES, replace=False)
 
 
-def fitted(index, class_id: int, supports, mode: str) -> tuple[FewShotSegmenter, float]:
+def fitted(
+    index, class_id: int, supports, mode: str, steps: int | None = STEPS
+) -> tuple[FewShotSegmenter, float]:
     samples = [index.load(i) for i in supports]
     masks = [np.where(s.mask == 255, 255, s.mask == class_id).astype(np.uint8) for s in samples]
-    segmenter = FewShotSegmenter(adapt=None if mode == "none" else mode, steps=STEPS, device="cpu")
+    segmenter = FewShotSegmenter(adapt=None if mode == "none" else mode, steps=steps, device="cpu")
     segmenter._base()  # loading the network is no part of fitting
     start = time.perf_counter()
     segmenter.fit([s.image for s in samples], masks)
@@ -88,7 +90,7 @@ def run(root: str, draw: int) -> None:
 
 
 def clock(root: str) -> None:
-    """Seconds of fitting five supports and of one query, medians of five."""
+    """Seconds of fitting five supports, steps chosen by leaving out, and of one query: medians."""
     index = pascal5i(root, ("val",))
     supports, queries, _ = drawn(index, CLASSES[0], 5, 0)
     with SECONDS.open("w", newline="") as file:
@@ -97,7 +99,7 @@ def clock(root: str) -> None:
         for mode in MODES:
             fits = []
             for _ in range(3):
-                segmenter, seconds = fitted(index, CLASSES[0], supports, mode)
+                segmenter, seconds = fitted(index, CLASSES[0], supports, mode, None)
                 fits.append(seconds)
             asked = []
             for position in queries[:9]:

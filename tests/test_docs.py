@@ -73,6 +73,20 @@ def test_the_performance_tables_are_made_from_their_rows() -> None:
         assert performance.environment(name)["torch"]
 
 
+def test_the_tables_of_own_data_are_made_from_their_rows() -> None:
+    sys.path.insert(0, str(ROOT / "results"))
+    try:
+        import own_data
+    finally:
+        sys.path.remove(str(ROOT / "results"))
+    text = (ROOT / "docs" / "own-data.md").read_text()
+    for table in (own_data.tables(), own_data.class_table(), own_data.second_table()):
+        assert table in text
+    rows = own_data.rows()
+    assert len(rows) == 10 * len(own_data.SHOTS) * 2 * len(own_data.MODES)
+    assert all(row["command"].startswith("python results/own_data.py run") for row in rows)
+
+
 def test_every_result_row_has_its_command_and_setting() -> None:
     rows = list(csv.DictReader((ROOT / "results" / "pascal5i_reduced.csv").open()))
     assert {(row["strategy"], row["seed"]) for row in rows} == {
