@@ -1,5 +1,7 @@
 """Where maps are cut, when a class counts as present, and what similarity says."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,8 @@ def test_the_cut_with_the_highest_iou() -> None:
     assert (cut, iou) == (0.3, 1.0)  # of 0.2, 0.25, 0.3 the nearest to one half
     assert best_cut([map_], [target], (0.5,)) == (0.5, 0.5)
     cut, iou = best_cut([map_], [torch.zeros(1, 4)])
-    assert cut == 0.5 and np.isnan(iou)
+    assert cut == 0.5
+    assert np.isnan(iou)
 
 
 @given(st.integers(0, 2**31))
@@ -46,7 +49,7 @@ def test_no_other_presence_makes_fewer_errors(there: list[float], missing: list[
         return lost + sum(e >= cut for e in missing) / len(missing)
 
     values = sorted({*there, *missing})
-    others = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)]
+    others = [(a + b) / 2 for a, b in itertools.pairwise(values)]
     found = error(presence_cut(there, missing))
     assert all(found <= error(cut) + 1e-9 for cut in others)
 

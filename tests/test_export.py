@@ -79,5 +79,6 @@ def test_on_the_command_line(
     assert main(["export", str(tmp_path / "task.svf"), "--out", str(tmp_path / "onnx")]) == 0
     assert "query.onnx" in capsys.readouterr().out
     about = json.loads((tmp_path / "onnx/task.json").read_text())
-    assert about["classes"] == ["thing"] and about["size"] == SIZE
+    assert about["classes"] == ["thing"]
+    assert about["size"] == SIZE
     assert "no task at" in fails(capsys, "export", tmp_path / "gone.svf")

@@ -43,7 +43,8 @@ def test_things_are_connected_parts_with_outlines_and_holes(named: Named) -> Non
     assert [(thing.class_id, len(thing.holes)) for thing in found] == [(1, 1), (1, 0), (2, 0)]
     for thing in found:
         assert iou(painted([thing.outer, *thing.holes], thing.part.shape) == 1, thing.part) > 0.85
-        assert thing.outer.min() >= 0 and (thing.outer.max(axis=0) <= (90, 60)).all()
+        assert thing.outer.min() >= 0
+        assert (thing.outer.max(axis=0) <= (90, 60)).all()
 
 
 @given(st.integers(0, 2**31))
@@ -57,11 +58,13 @@ def test_run_lengths_are_cocos(seed: int) -> None:
 def test_png_keeps_ids_and_shows_colours(named: Named, tmp_path: Path) -> None:
     WRITERS["png"](tmp_path, named)
     with Image.open(tmp_path / "photo.png") as image:
-        assert image.mode == "P" and np.array_equal(np.asarray(image), named.mask)
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), named.mask)
     single = named._replace(mask=(named.mask == 1).astype(np.uint8), classes=("crack",))
     WRITERS["png"](tmp_path, single)
     with Image.open(tmp_path / "photo.png") as image:
-        assert image.mode == "L" and set(np.unique(image)) == {0, 255}
+        assert image.mode == "L"
+        assert set(np.unique(image)) == {0, 255}
     assert palette(2) == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
 
 
@@ -69,7 +72,8 @@ def test_coco_is_read_by_pycocotools(named: Named, tmp_path: Path) -> None:
     WRITERS["coco"](tmp_path, named)
     WRITERS["coco"](tmp_path, named._replace(image=Path("other.png"), mask=named.mask * 0))
     coco = COCO(str(join_coco(tmp_path)))
-    assert len(coco.imgs) == 2 and len(coco.anns) == 3
+    assert len(coco.imgs) == 2
+    assert len(coco.anns) == 3
     again = np.zeros_like(named.mask)
     for annotation in coco.anns.values():
         part = coco.annToMask(annotation)
@@ -97,4 +101,5 @@ def test_yolo_labelme_and_geojson_name_the_same_things(named: Named, tmp_path: P
     geo = json.loads((tmp_path / "photo.geojson").read_text())
     assert [f["properties"]["class"] for f in geo["features"]] == ["crack", "crack", "hole"]
     first = geo["features"][0]["geometry"]["coordinates"]
-    assert len(first) == 2 and all(ring[0] == ring[-1] for ring in first)
+    assert len(first) == 2
+    assert all(ring[0] == ring[-1] for ring in first)

@@ -63,16 +63,19 @@ def test_it_finds_the_class_and_not_much_else(
     ).predict(sample.image)  # fmt: skip
     assert iou(found.mask, sample.mask) > 0.35
     answer = fitted.predict(sample.image)
-    assert answer.classes == ("thing",) and set(answer.confidence) == {"thing"}
+    assert answer.classes == ("thing",)
+    assert set(answer.confidence) == {"thing"}
     assert 0 <= answer.least_confidence <= 1
     assert answer.mask.shape == sample.mask.shape == answer.probabilities.shape[1:]
-    assert answer.mask.dtype == np.uint8 and set(np.unique(answer.mask)) <= {0, 1}
+    assert answer.mask.dtype == np.uint8
+    assert set(np.unique(answer.mask)) <= {0, 1}
 
 
 def test_scikit_learns_manners(scenes: dict[int, list[Sample]]) -> None:
     segmenter = tiny(adapt="svf", steps=3)
     twin = clone(segmenter)
-    assert twin.get_params() == segmenter.get_params() and twin is not segmenter
+    assert twin.get_params() == segmenter.get_params()
+    assert twin is not segmenter
     assert repr(twin) == "FewShotSegmenter(adapt='svf', steps=3, size=128, device='cpu')"
     with pytest.raises(ValueError, match="unknown parameter sise"):
         twin.set_params(sise=3)
@@ -132,7 +135,8 @@ def test_what_is_saved_answers_alike(
                                                   [s.mask for s in samples])  # fmt: skip
     path = segmenter.save(tmp_path / "task.svf")
     again = FewShotSegmenter.load(path, device="cpu")
-    assert again.classes_ == segmenter.classes_ and again.rules_ == segmenter.rules_
+    assert again.classes_ == segmenter.classes_
+    assert again.rules_ == segmenter.rules_
     expected, found = segmenter.predict(query), again.predict(query)
     np.testing.assert_allclose(
         found.probabilities.astype(float), expected.probabilities.astype(float), atol=2e-3
@@ -141,7 +145,8 @@ def test_what_is_saved_answers_alike(
     assert again.get_params()["adapt"] == strategy
     with zipfile.ZipFile(path) as file:
         about = json.loads(file.read("task.json"))
-    assert about["strategy"] == strategy and about["supports"] == {"class": 2}
+    assert about["strategy"] == strategy
+    assert about["supports"] == {"class": 2}
     if strategy == "svf":
         assert path.stat().st_size < 300_000
     # once more, from what was loaded
@@ -157,7 +162,8 @@ def test_the_models_own_weights_stay(scenes: dict[int, list[Sample]]) -> None:
     tuned = segmenter.outliner_.model.backbone.state_dict()
     assert any(not torch.equal(tuned[k], before[f"backbone.{k}"]) for k in tuned)
     assert all(torch.equal(v, before[k]) for k, v in base.state_dict().items())
-    assert segmenter.unfit() is segmenter and "classes_" not in vars(segmenter)
+    assert segmenter.unfit() is segmenter
+    assert "classes_" not in vars(segmenter)
     plain = segmenter.set_params(adapt=None).fit(sample.image, sample.mask)
     assert plain.outliner_.model is base
 
@@ -183,7 +189,8 @@ def test_several_classes_at_once_share_a_pass(scenes: dict[int, list[Sample]]) -
     )
     both = segmenter.predict(first[2].image)
     assert passes == [1]
-    assert both.probabilities.shape[0] == 2 and set(both.confidence) == {"a", "b"}
+    assert both.probabilities.shape[0] == 2
+    assert set(both.confidence) == {"a", "b"}
     alone = tiny(threshold=0.5, empty=False).fit(images[0], masks[0]).predict(first[2].image)
     np.testing.assert_allclose(both.probabilities[0].astype(float),
                                alone.probabilities[0].astype(float), atol=2e-3)  # fmt: skip
@@ -246,7 +253,8 @@ def test_a_head_without_views_serves_too(scenes: dict[int, list[Sample]]) -> Non
 
     base, _ = tiny()._base()
     plain = Plain(base)
-    assert with_views(base) is base and isinstance(with_views(torch.nn.Linear(1, 1)), Plain)
+    assert with_views(base) is base
+    assert isinstance(with_views(torch.nn.Linear(1, 1)), Plain)
     samples = of(scenes)[:2]
     maps = []
     for model in (base, plain):
@@ -274,7 +282,8 @@ def test_leaving_out_chooses_the_number_of_steps(scenes: dict[int, list[Sample]]
             base, supports, [1], "norm", 64, score=lambda *_: next(calls)  # noqa: B023
         )  # fmt: skip
         assert max(found.held_out, key=found.held_out.get) == best
-        assert found.steps <= best and (found.steps > 0) == (best > 0)
+        assert found.steps <= best
+        assert (found.steps > 0) == (best > 0)
 
 
 @pytest.mark.parametrize(
@@ -351,4 +360,5 @@ def test_a_failed_save_leaves_the_file_that_was_there(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         fitted.save(path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

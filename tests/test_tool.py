@@ -61,18 +61,23 @@ def test_predict_in_every_format_then_a_report(
              str(tmp_path / "found"), "--format", *formats]  # fmt: skip
     assert main(words) == 0
     printed = capsys.readouterr()
-    assert "2.png: thing" in printed.out and "4 image(s)" in printed.err
+    assert "2.png: thing" in printed.out
+    assert "4 image(s)" in printed.err
     names = {path.name for path in (tmp_path / "found").iterdir()}
     assert {"2.png", "2_overlay.jpg", "2.json", "2.geojson", "labels", "coco.json"} <= names
     coco = json.loads((tmp_path / "found" / "coco.json").read_text())
     assert [image["file_name"] for image in coco["images"]] == [f"{i}.jpg" for i in range(2, 6)]
     assert main(["report", str(tmp_path / "found")]) == 0
     page = (tmp_path / "found" / "report.html").read_text()
-    assert "4 images, the doubtful first" in page and page.count("data:image/jpeg") == 4
-    assert "http://" not in page and "https://" not in page
+    assert "4 images, the doubtful first" in page
+    assert page.count("data:image/jpeg") == 4
+    assert "http://" not in page
+    assert "https://" not in page
     sure = [float(part.split("<")[0]) for part in page.split('class="sure">')[1:]]
     doubt = [float(part.split("<")[0]) for part in page.split('class="doubt">')[1:]]
-    assert doubt == sorted(doubt) and sure == sorted(sure) and len(doubt + sure) == 4
+    assert doubt == sorted(doubt)
+    assert sure == sorted(sure)
+    assert len(doubt + sure) == 4
 
 
 def test_done_images_are_skipped_and_a_cut_line_is_done_again(
@@ -113,7 +118,8 @@ def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None
     finally:
         process.send_signal(2)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and b"Traceback" not in errors
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
 
 
 def test_a_broken_image_stops_nothing_else(
@@ -127,7 +133,8 @@ def test_a_broken_image_stops_nothing_else(
     (folder / "2.jpg").write_bytes(whole[: len(whole) // 2])  # opens, and ends early
     words = ["predict", own / "thing.svf", "--query", folder, "--out", tmp_path / "found"]
     assert "1 of 2 images were left out" in fails(capsys, *words)
-    assert (tmp_path / "found/3.png").exists() and not (tmp_path / "found/2.png").exists()
+    assert (tmp_path / "found/3.png").exists()
+    assert not (tmp_path / "found/2.png").exists()
     (folder / "text.png").write_text("no image")
     assert "not an image that can be read: leave them out" in fails(
         capsys, *words[:-1], tmp_path / "none"

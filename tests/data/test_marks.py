@@ -41,14 +41,16 @@ def test_a_polygon_is_its_inside_and_lies_on_top(scene: tuple[np.ndarray, np.nda
     image, _ = scene
     square = [(10, 10), (30, 10), (30, 30), (10, 30)]
     mask = draw_marks({"polygons": [square]}, image)
-    assert mask[10:31, 10:31].all() and mask.sum() == 21 * 21
+    assert mask[10:31, 10:31].all()
+    assert mask.sum() == 21 * 21
     both = draw_marks(
         {"boxes": [(45, 25, 115, 95)],
          "polygons": [{"points": [(70, 50), (90, 50), (90, 70)], "class": 2}]},
         image,
         classes=2,
     )  # fmt: skip
-    assert both[55, 85] == 2 and both[80, 80] == 1
+    assert both[55, 85] == 2
+    assert both[80, 80] == 1
 
 
 @pytest.mark.parametrize(

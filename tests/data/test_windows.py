@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,16 @@ def test_windows_cover_and_overlap(height: int, width: int, side: int, overlap: 
     places = windows(height, width, side, overlap)
     seen = np.zeros((height, width), int)
     for top, left, rows, columns in places:
-        assert 0 <= top and top + rows <= height and rows == min(side, height)
-        assert 0 <= left and left + columns <= width and columns == min(side, width)
+        assert top >= 0
+        assert top + rows <= height
+        assert rows == min(side, height)
+        assert left >= 0
+        assert left + columns <= width
+        assert columns == min(side, width)
         seen[top : top + rows, left : left + columns] += 1
     assert seen.min() >= 1
     tops = sorted({place.top for place in places})
-    for a, b in zip(tops, tops[1:], strict=False):
+    for a, b in itertools.pairwise(tops):
         assert b - a <= max(1, side * (1 - overlap)) + 1
 
 

@@ -112,7 +112,7 @@ def test_directions_sum_up_what_is_marked(seed: int, count: int) -> None:
 def test_dense_takes_no_direction_from_ignored_support_pixels() -> None:
     """What the ignored pixels show only matters through the backbone's field of view."""
     model = tiny("dense")
-    query, support, mask = episode()
+    _query, support, mask = episode()
     with torch.inference_mode():
         (view,) = model.views(support[0], [mask[0, 0]], query=False)[1]
         (known,) = model.views(support[0], [mask[0, 0] * (mask[0, 0] == 1)], query=False)[1]
