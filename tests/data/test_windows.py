@@ -10,7 +10,7 @@ from svfseg.data.index import Sample
 from svfseg.data.windows import Window, blend, cut, marked_windows, windows
 
 
-@given(st.integers(1, 400), st.integers(1, 400), st.integers(8, 200), st.floats(0, 0.9))
+@given(st.integers(1, 120), st.integers(1, 120), st.integers(8, 70), st.floats(0, 0.8))
 def test_windows_cover_and_overlap(height: int, width: int, side: int, overlap: float) -> None:
     places = windows(height, width, side, overlap)
     seen = np.zeros((height, width), int)
