@@ -12,8 +12,8 @@ stopped; a row a fit in own_data.csv. `time` wants an idle machine: seconds.csv.
 
 import argparse
 import csv
-import os
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -79,9 +79,8 @@ def run(root: str, draw: int) -> None:
                         sums[row] += (answer & target).sum(), ((answer | target) & known).sum()
                 for position in others:
                     left += not segmenter.predict(index.load(position).image).mask.any()
-                path = Path(f"/tmp/own_data_{os.getpid()}.svf")
-                size = segmenter.save(path).stat().st_size
-                path.unlink()
+                with tempfile.TemporaryDirectory() as folder:
+                    size = segmenter.save(Path(folder) / "task.svf").stat().st_size
                 write(
                     name, shot, draw, mode, *(sums[:, 0] / sums[:, 1]).round(4), left / QUERIES,
                     lost / QUERIES, round(seconds, 1), size,
