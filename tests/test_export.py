@@ -15,7 +15,7 @@ from svfseg.config import BackboneConfig, ModelConfig
 from svfseg.data import stickers
 from svfseg.export import TOLERANCE, export
 from svfseg.models import build_model
-from svfseg.outline import Outliner
+from svfseg.outline import Outliner, by_class
 from tests.test_cli import fails
 
 SIZE = 128
@@ -63,7 +63,8 @@ def test_the_prototype_head_leaves_too_and_others_say_so(
         other = FewShotSegmenter(size=64, device="cpu")
         other.outliner_ = Outliner(model, 64)
         sample = stickers(0, 8, "test").load(0)
-        other.views_ = other.outliner_.views([sample._replace(mask=sample.mask > 0)], [1])
+        shown = other.outliner_.views([sample._replace(mask=sample.mask > 0)], [1])
+        other.views_ = by_class(shown, [1])
         other.rules_, other.classes_, other.adapted_ = fitted.rules_, ("thing",), None
         if head == "pfenet":
             with pytest.raises(ValueError, match="PFENet cannot be exported: the heads that can"):

@@ -249,7 +249,7 @@ def test_tiles_cover_a_large_image(scenes: dict[int, list[Sample]]) -> None:
 
 
 def test_a_head_without_views_serves_too(scenes: dict[int, list[Sample]]) -> None:
-    from svfseg.outline import Outliner, Plain, with_views
+    from svfseg.outline import Outliner, Plain, by_class, with_views
 
     base, _ = tiny()._base()
     plain = Plain(base)
@@ -259,7 +259,7 @@ def test_a_head_without_views_serves_too(scenes: dict[int, list[Sample]]) -> Non
     maps = []
     for model in (base, plain):
         outliner = Outliner(model, SIZE)
-        views = outliner.views(samples, [1])
+        views = by_class(outliner.views(samples, [1]), [1])
         maps.append(outliner.look([of(scenes)[2].image], views)[0].maps)
     torch.testing.assert_close(maps[0], maps[1], atol=1e-2, rtol=0)
 

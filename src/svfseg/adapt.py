@@ -56,6 +56,10 @@ class Support(NamedTuple):
     sample: Sample
     group: int
 
+    def shows(self, class_id: int) -> bool:
+        """Whether a pixel of a class is marked in it."""
+        return bool((self.sample.mask == class_id).any())
+
 
 @dataclass(frozen=True)
 class Adapted:
@@ -167,7 +171,7 @@ def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2
     """Groups to leave out, one after the other: of classes that have enough without them."""
     found: dict[int, None] = {}
     for class_id in classes:
-        groups = sorted({s.group for s in supports if (s.sample.mask == class_id).any()})
+        groups = sorted({s.group for s in supports if s.shows(class_id)})
         if len(groups) >= ENOUGH:
             found |= dict.fromkeys(groups[:: -(-len(groups) // most)])
     return list(found)[:most]
@@ -191,10 +195,11 @@ def _steps(
     losses: list[float] = []
     best, since = float("inf"), 0
     smooth = None
+    pools = {class_id: _with_and_without(supports, class_id) for class_id in classes}
     with torch.enable_grad():
         for step in range(done, until):
             rng = np.random.default_rng((*seed, step))
-            query, shown, masks, target = _episode(supports, classes, size, rng)
+            query, shown, masks, target = _episode(pools, size, rng)
             logits = model(*(t[None].to(device) for t in (query, shown, masks)))
             loss = F.cross_entropy(logits.float(), target[None].long().to(device), ignore_index=255)
             if not torch.isfinite(loss):
@@ -212,21 +217,30 @@ def _steps(
     return losses
 
 
+def _with_and_without(
+    supports: Sequence[Support], class_id: int
+) -> tuple[list[Support], list[Support]]:
+    """The supports with a class, and those without it; without any, photographs of other things.
+
+    Else all that looks like a photograph may become the class.
+    """
+    having = [s for s in supports if s.shows(class_id)]
+    without = [s for s in supports if not s.shows(class_id)] or [
+        Support(Sample(p, np.zeros(p.shape[:2], np.uint8)), -1) for p in photographs()
+    ]
+    return having, without
+
+
 def _episode(
-    supports: Sequence[Support], classes: Sequence[int], size: int, rng: np.random.Generator
+    pools: dict[int, tuple[list[Support], list[Support]]], size: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A query, one support with its mask, and the query's target; sometimes without the class.
-
-    Where no image without the class was given, a photograph of other things stands for one.
 
     Returns:
         (3, size, size), (1, 3, size, size), (1, size, size) and (size, size).
     """
-    class_id = int(rng.choice(np.asarray(classes)))
-    having = [s for s in supports if (s.sample.mask == class_id).any()]
-    without = [s for s in supports if not (s.sample.mask == class_id).any()]
-    if not without:  # what the class is not: else all that looks like a photograph may become it
-        without = [Support(Sample(p, np.zeros(p.shape[:2], np.uint8)), -1) for p in photographs()]
+    class_id = int(rng.choice(np.asarray(list(pools))))
+    having, without = pools[class_id]
     shown = having[rng.integers(len(having))]
     others = [s for s in having if s.group != shown.group] or [shown]
     asked = others[rng.integers(len(others))]

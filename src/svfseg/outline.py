@@ -80,6 +80,12 @@ class Seen(NamedTuple):
 Views = Mapping[int, Sequence[Any]]  # class id -> its supports' views
 
 
+def by_class(shown: Iterable[Mapping[int, Any]], ids: Iterable[int]) -> dict[int, list[Any]]:
+    """Class id -> the views of all supports that show it, from `Outliner.views`."""
+    supports = list(shown)
+    return {c: [views[c] for views in supports if c in views] for c in ids}
+
+
 @dataclass(frozen=True)
 class Outliner:
     """A model, and how images are shown to it.
@@ -97,20 +103,22 @@ class Outliner:
     batch: int = 4
 
     @torch.inference_mode()
-    def views(self, samples: Sequence[Sample], ids: Iterable[int]) -> dict[int, list[Any]]:
-        """Views of supports for each class; none of a support where the class vanishes."""
-        found: dict[int, list[Any]] = {class_id: [] for class_id in ids}
+    def views(self, samples: Sequence[Sample], ids: Iterable[int]) -> list[dict[int, Any]]:
+        """For each support its views by class id, without the classes that vanish in it."""
+        classes = list(ids)
+        found: list[dict[int, Any]] = []
         for sample in samples:
-            masks = {c: fit_mask(class_mask(sample.mask, c), self.size) for c in found}
+            masks = {c: fit_mask(class_mask(sample.mask, c), self.size) for c in classes}
             masks = {c: mask for c, mask in masks.items() if (mask == 1).any()}
             if not masks:
+                found.append({})
                 continue
             image = fit_image(to_tensor(sample.image), self.size)[None].to(self.device)
             on_device = [mask.to(self.device) for mask in masks.values()]
             shown = self.model.views(image, on_device, query=False)[1]
-            for class_id, view in zip(masks, shown, strict=True):
-                # rounded as a task file keeps it, so that it gives the same masks when read again
-                found[class_id].append(type(view)(*(t.half().float() for t in view)))
+            # rounded as a task file keeps them, so that they give the same masks when read again
+            rounded = [type(view)(*(t.half().float() for t in view)) for view in shown]
+            found.append(dict(zip(masks, rounded, strict=True)))
         return found
 
     @torch.inference_mode()

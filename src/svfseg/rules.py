@@ -1,9 +1,10 @@
 """How a class's maps become a mask: found by asking a model for its own supports."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median, pstdev
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from svfseg.adapt import Support
 from svfseg.calibration import best_cut, free_part, presence_cut
 from svfseg.data.index import Sample
 from svfseg.data.photographs import photographs
-from svfseg.outline import Outliner, Views
+from svfseg.outline import Outliner, by_class
 
 VIEWS_ALONE = 3
 # Images without the class that must be given before photographs of other things are left out.
@@ -36,15 +37,27 @@ class Rule:
     iou: float = math.nan
 
 
-def find_rule(
+class Asked(NamedTuple):
+    """What calibrates a class.
+
+    Attributes:
+        questions: images with it and without it, each with the views of supports to ask it with.
+        alone: whether there is a single support, asked as views of itself.
+    """
+
+    questions: list[tuple[Sample, Sequence[Any]]]
+    alone: bool
+
+
+def find_rules(
     outliner: Outliner,
     supports: Sequence[Support],
-    views: Views,
-    class_id: int,
+    shown: Sequence[Mapping[int, Any]],
+    ids: Sequence[int],
     threshold: float | None,
     seed: int,
-) -> Rule:
-    """The rule of a class, from its supports.
+) -> dict[int, Rule]:
+    """The rules of all classes, from their supports.
 
     Each support is asked with the others as its supports, a single one as augmented views of
     itself. Images without the class: those given, the parts without it of supports that are left
@@ -53,45 +66,60 @@ def find_rule(
     Args:
         outliner: the model.
         supports: of all classes, and images without any.
-        views: of the supports.
-        class_id: the class.
+        shown: the supports' views, of `Outliner.views`.
+        ids: of the classes.
         threshold: taken as it is; None chooses the one with the highest IoU, and one half where
             there is a single support, whose own views say too little of other images.
         seed: of the augmented views.
     """
+    views = by_class(shown, ids)
+    few = [c for c in ids if sum(not s.shows(c) for s in supports) < ENOUGH]
+    others = outliner.look(photographs(), {c: views[c] for c in few}) if few else []
+    missing = {c: [seen.evidence[i] for seen in others] for i, c in enumerate(few)}
+    return {
+        c: _rule(_asked(supports, shown, c, seed), outliner, c, missing.get(c, []), threshold)
+        for c in ids
+    }
+
+
+def _rule(
+    asked: Asked,
+    outliner: Outliner,
+    class_id: int,
+    others: Sequence[float],
+    threshold: float | None,
+) -> Rule:
+    """The rule of a class, from what is asked and the evidence in photographs of other things."""
     maps, targets, there, missing = [], [], [], []
-    for asked, shots in _asked(outliner, supports, views, class_id, seed):
-        (seen,) = outliner.look([asked.image], {class_id: shots})
-        marked = asked.mask == class_id
+    for sample, shots in asked.questions:
+        (seen,) = outliner.look([sample.image], {class_id: shots})
+        marked = sample.mask == class_id
         if marked.any():
             maps.append(seen.maps[0])
-            targets.append(torch.from_numpy(np.where(asked.mask == 255, 255, marked)))
+            targets.append(torch.from_numpy(np.where(sample.mask == 255, 255, marked)))
             there.append(seen.evidence[0])
         else:
             missing.append(seen.evidence[0])
-    alone = len({s.group for s in supports if shows(s, class_id)}) == 1
-    if threshold is None and not alone:
+    missing += others
+    if threshold is None and not asked.alone:
         threshold, iou = best_cut(maps, targets)
     else:
         threshold = 0.5 if threshold is None else threshold
         _, iou = best_cut(maps, targets, (threshold,))
-    if sum(not shows(s, class_id) for s in supports) < ENOUGH:
-        known = {class_id: views[class_id]}
-        missing += [seen.evidence[0] for seen in outliner.look(photographs(), known)]
     # a single support looks more like itself than another image of its class would
-    presence = presence_cut([] if alone else there, missing)
-    spread = pstdev(missing) if alone else abs(median(there) - median(missing)) / 4
+    presence = presence_cut([] if asked.alone else there, missing)
+    spread = pstdev(missing) if asked.alone else abs(median(there) - median(missing)) / 4
     return Rule(threshold, presence, max(0.02, spread), iou)
 
 
 def left_out_iou(outliner: Outliner, rest: Sequence[Support], asked: Sequence[Support]) -> float:
     """Mean IoU on supports that the model was not tuned on, at a threshold of one half."""
     ids = sorted({int(i) for s in asked for i in np.unique(s.sample.mask)} - {0, 255})
-    views = outliner.views([s.sample for s in rest], ids)
+    views = by_class(outliner.views([s.sample for s in rest], ids), ids)
     scores = []
     for class_id, shots in views.items():
         for support in asked:
-            if shots and shows(support, class_id):
+            if shots and support.shows(class_id):
                 (seen,) = outliner.look([support.sample.image], {class_id: shots})
                 target = torch.from_numpy(support.sample.mask == class_id)
                 inside = seen.maps[0] > 0.5
@@ -99,33 +127,28 @@ def left_out_iou(outliner: Outliner, rest: Sequence[Support], asked: Sequence[Su
     return mean(scores) if scores else 0.0
 
 
-def shows(support: Support, class_id: int) -> bool:
-    """Whether a support has a pixel of a class."""
-    return bool((support.sample.mask == class_id).any())
-
-
 def _asked(
-    outliner: Outliner, supports: Sequence[Support], views: Views, class_id: int, seed: int
-) -> Iterator[tuple[Sample, Sequence[object]]]:
-    """Images with a class and without it, each with the views of supports to ask it with."""
-    having = [s for s in supports if shows(s, class_id)]
-    groups = sorted({s.group for s in having})
+    supports: Sequence[Support], shown: Sequence[Mapping[int, Any]], class_id: int, seed: int
+) -> Asked:
+    having = [(s, v) for s, v in zip(supports, shown, strict=True) if s.shows(class_id)]
+    groups = sorted({s.group for s, _ in having})
+    alone = len(groups) == 1
+    whole = by_class(shown, [class_id])[class_id]
+    questions: list[tuple[Sample, Sequence[Any]]] = []
     for group in groups:
-        own = [s.sample for s in having if s.group == group]
-        shots = views[class_id]
-        if len(groups) > 1:
-            rest = [s.sample for s in having if s.group != group]
-            shots = outliner.views(rest, [class_id])[class_id]
-        else:
+        own = [s.sample for s, _ in having if s.group == group]
+        shots = whole
+        if alone:
             own = [other for sample in own[:2] for other in other_views(sample, seed)]
+        else:
+            shots = [v[class_id] for s, v in having if s.group != group and class_id in v]
         for sample in own if shots else ():
-            yield sample, shots
+            questions.append((sample, shots))
             part = free_part(sample.mask, class_id)
-            if part is not None and len(groups) > 1:
-                yield Sample(sample.image[part], sample.mask[part]), shots
-    for support in supports:
-        if not shows(support, class_id):
-            yield support.sample, views[class_id]
+            if part is not None and not alone:
+                questions.append((Sample(sample.image[part], sample.mask[part]), shots))
+    questions += [(s.sample, whole) for s in supports if not s.shows(class_id)]
+    return Asked(questions, alone)
 
 
 def other_views(sample: Sample, seed: int) -> list[Sample]:

@@ -19,8 +19,8 @@ from svfseg.data.given import Given, as_image, as_mask
 from svfseg.data.images import Array
 from svfseg.data.index import Sample
 from svfseg.data.windows import blend, cut, marked_windows, windows
-from svfseg.outline import Outliner, Seen, with_views
-from svfseg.rules import Rule, find_rule, left_out_iou
+from svfseg.outline import Outliner, Seen, by_class, with_views
+from svfseg.rules import Rule, find_rules, left_out_iou
 from svfseg.runtime import make_accelerator
 from svfseg.sources import find_model
 from svfseg.task import Task, model_fingerprint, read_task, restore_adapted, save_task
@@ -213,14 +213,15 @@ class FewShotSegmenter:
                 report,
             )  # fmt: skip
         outliner = self._outliner(base if adapted is None else adapted.merged().to(device), size)
-        views = outliner.views([s.sample for s in supports], ids)
+        shown = outliner.views([s.sample for s in supports], ids)
+        views = by_class(shown, ids)
         for class_id, name in zip(ids, names, strict=True):
             if not views[class_id]:
                 raise ValueError(
                     f"class {class_id} ({name}) is too small: it vanishes at {size} pixels; crop "
                     "the supports around it, or set tile"
                 )
-        rules = {i: find_rule(outliner, supports, views, i, self.threshold, self.seed) for i in ids}
+        rules = find_rules(outliner, supports, shown, ids, self.threshold, self.seed)
         # all at once: where fitting fails, what was fitted before is as it was
         self.rules_, self.classes_, self.adapted_ = rules, names, adapted
         self.views_, self.outliner_ = views, outliner
