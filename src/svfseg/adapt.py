@@ -14,7 +14,6 @@ from svfseg.config import TuningConfig
 from svfseg.data.index import Sample
 from svfseg.data.photographs import photographs
 from svfseg.data.transforms import augment, class_mask, to_ids, to_tensor
-from svfseg.models import Backbone
 from svfseg.tuning import merge_tuned, tune
 
 Report = Callable[[dict[str, Any]], None]
@@ -100,14 +99,17 @@ def tuning_of(strategy: str) -> TuningConfig:
     return TuningConfig(strategy=cast(Any, strategy), scale=cast(Any, scale), rank=4)
 
 
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy in which nothing trains, in eval mode."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
 def start(base: nn.Module, strategy: str) -> nn.Module:
     """A copy of a model with what a strategy tunes of its backbone free, all else frozen."""
-    model = copy.deepcopy(base).requires_grad_(False).eval()
-    tune(model, tuning_of(strategy))
-    inside = {id(p) for p in cast(Backbone, model.backbone).parameters()}
-    for parameter in model.parameters():
-        if id(parameter) not in inside:
-            parameter.requires_grad_(False)
+    model = frozen_copy(base)
+    head, _ = tune(model, tuning_of(strategy))
+    for parameter in head:
+        parameter.requires_grad_(False)
     return model.eval()
 
 

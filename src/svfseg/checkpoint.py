@@ -41,7 +41,7 @@ ADAPTER = "adapter"
 
 
 def backbone_fingerprint(backbone: nn.Module) -> str:
-    """16 hexadecimal digits over every tensor of a plain backbone."""
+    """16 hexadecimal digits over every tensor of a plain backbone, or of a head on it."""
     digest = hashlib.sha256()
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from svfseg import __version__
-from svfseg.adapt import PRESETS, Support, adapt
-from svfseg.checkpoint import load_head
+from svfseg.adapt import Support, adapt, tuning_of
+from svfseg.checkpoint import backbone_fingerprint, load_head
 from svfseg.data.given import Given, as_image, as_mask
 from svfseg.data.images import Array
 from svfseg.data.index import Sample
@@ -23,7 +23,7 @@ from svfseg.outline import Outliner, Seen, by_class, with_views
 from svfseg.rules import Rule, find_rules, left_out_iou
 from svfseg.runtime import make_accelerator
 from svfseg.sources import find_model
-from svfseg.task import Task, model_fingerprint, read_task, restore_adapted, save_task
+from svfseg.task import Task, read_task, restore_adapted, save_task
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -271,7 +271,7 @@ class FewShotSegmenter:
         about = {
             "svfseg": __version__,
             "model": str(self.model),
-            "fingerprint": model_fingerprint(base),
+            "fingerprint": backbone_fingerprint(base),
             "classes": list(self.classes_),
             "supports": {self.classes_[i - 1]: len(shots) for i, shots in self.views_.items()},
             "size": self.outliner_.size,
@@ -303,7 +303,7 @@ class FewShotSegmenter:
         given = {**about["parameters"], "size": about["size"], "device": device}
         segmenter = cls(about["model"] if model is None else model, **given)
         base, _ = segmenter._base()
-        if model_fingerprint(base) != about["fingerprint"]:
+        if backbone_fingerprint(base) != about["fingerprint"]:
             raise ValueError(
                 f"{path} was fitted on other weights than those of {segmenter.model}: load it with "
                 "the model that it was fitted on"
@@ -392,10 +392,8 @@ class FewShotSegmenter:
         return cast(str, held[1])
 
     def _check(self) -> None:
-        if self.adapt is not None and self.adapt not in PRESETS:
-            raise ValueError(
-                f"adapt is {self.adapt!r}: expected None, {', '.join(map(repr, PRESETS))}"
-            )
+        if self.adapt is not None:
+            tuning_of(self.adapt)
         if self.size is not None and self.size < 32:
             raise ValueError(f"size is {self.size}: expected at least 32 pixels")
         if self.threshold is not None and not 0 < self.threshold < 1:

@@ -16,8 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from svfseg.adapt import Adapted, start, tuning_of
-from svfseg.checkpoint import backbone_fingerprint
+from svfseg.adapt import Adapted, frozen_copy, start, tuning_of
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.svf.layers import factored_layers
 
@@ -42,11 +41,6 @@ class Task:
     strategy: str | None = None
     steps: int = 0
     lr: float = 0.0
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits of all weights of a head and its backbone."""
-    return backbone_fingerprint(model)
 
 
 def save_task(
@@ -155,7 +149,7 @@ def restore_adapted(path: Path, task: Task, base: nn.Module) -> Adapted | None:
             if f"{ADAPTER}/adapter.json" in file.namelist():
                 for name in ("adapter.json", "adapter.safetensors"):
                     file.extract(f"{ADAPTER}/{name}", folder)
-                model = _untuned(base)
+                model = frozen_copy(base)
                 load_adapter(cast(nn.Module, model.backbone), Path(folder) / ADAPTER)
             else:
                 tensors = load_tensors(file.read(TUNED))
@@ -171,9 +165,3 @@ def restore_adapted(path: Path, task: Task, base: nn.Module) -> Adapted | None:
     except (zipfile.BadZipFile, KeyError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} is damaged ({error})") from error
     return Adapted(model.eval(), tuning_of(task.strategy), task.steps, task.lr)
-
-
-def _untuned(base: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(base).requires_grad_(False).eval()
