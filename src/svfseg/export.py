@@ -14,9 +14,10 @@ from svfseg.data.photographs import photographs
 from svfseg.data.transforms import fit_image, to_tensor
 from svfseg.functional import masked_average_pooling, prior_mask, resize
 from svfseg.models.baseline import Baseline
-from svfseg.models.dense import NEAREST, Dense, describe, show
+from svfseg.models.dense import Dense, describe, show
 from svfseg.models.matching import Match, middle
 from svfseg.segmenter import FewShotSegmenter
+from svfseg.svf.files import replace_file
 
 # How far ONNX Runtime may lie from PyTorch, in probability.
 TOLERANCE = 1e-3
@@ -48,15 +49,8 @@ class DenseQueries(nn.Module):
 
     def forward(self, image: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
         """One query."""
-        deep = describe(self.model.backbone.encode(image))
-        flat = deep[0].flatten(1)
-        inside, outside = (
-            (each.transpose(1, 2) @ flat).topk(NEAREST, dim=1).values.mean(dim=1).amax(dim=0)
-            for each in (keys, ground)
-        )
-        logit = self.model.log_scale.exp() * (inside - outside)
-        whole = resize(logit.reshape(1, 1, *deep.shape[-2:]), image.shape[-2:])
-        return whole.sigmoid()[0, 0]
+        logit = self.model.compare(describe(self.model.backbone.encode(image)), keys, ground)
+        return resize(logit, image.shape[-2:]).sigmoid()[0, 0]
 
 
 class PrototypeSupports(nn.Module):
@@ -212,14 +206,12 @@ def _write(
         axes["probability"] = {0: "height", 1: "width"}
     elif "prototype" in outputs:
         axes["keys"] = {2: "positions"}
-    fresh = path.with_name(f".{path.name}")
-    with warnings.catch_warnings(), torch.no_grad():
+    with replace_file(path) as fresh, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module, example, str(fresh), input_names=list(inputs), output_names=list(outputs),
             dynamic_axes=axes, dynamo=False, opset_version=17,
         )  # fmt: skip
-    fresh.replace(path)
 
 
 def _run(path: Path, inputs: Sequence[Tensor]) -> list[Array]:

@@ -103,16 +103,32 @@ class Dense(nn.Module):
         size: tuple[int, int],
     ) -> Tensor:
         """Logits (batch, 2, *size) from views: what `forward` computes from images."""
-        maps = []
-        for query, shots in zip(queries, supports, strict=True):
-            flat = query.deep[0].flatten(1)
-            inside, outside = (
-                torch.stack([nearness(flat, keys) for keys in each]).amax(dim=0)
-                for each in ([s.keys for s in shots], [s.ground for s in shots])
+        maps = [
+            self.compare(
+                query.deep,
+                torch.stack([shot.keys for shot in shots]),
+                torch.stack([shot.ground for shot in shots]),
             )
-            maps.append((inside - outside).reshape(1, *query.deep.shape[-2:]))
-        logit = self.log_scale.exp() * torch.stack(maps)
+            for query, shots in zip(queries, supports, strict=True)
+        ]
+        logit = torch.cat(maps)
         return resize(torch.cat([torch.zeros_like(logit), logit], dim=1), size)
+
+    def compare(self, deep: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
+        """The logit of the class at the features' size.
+
+        Args:
+            deep: (1, channels, height, width) of a query.
+            keys: (shots, channels, `CENTERS`) of its supports.
+            ground: the same of their surroundings.
+
+        Returns:
+            (1, 1, height, width).
+        """
+        flat = deep[0].flatten(1)
+        difference = nearness(flat, keys) - nearness(flat, ground)
+        logit: Tensor = self.log_scale.exp() * difference.reshape(1, 1, *deep.shape[-2:])
+        return logit
 
 
 def describe(features: Features) -> Tensor:
@@ -123,9 +139,17 @@ def describe(features: Features) -> Tensor:
 
 
 def nearness(flat: Tensor, keys: Tensor) -> Tensor:
-    """Mean cosine of positions (channels, n) to the nearest of some directions (channels, m)."""
-    similar = keys.T @ flat
-    nearest: Tensor = similar.topk(NEAREST, dim=0).values.mean(dim=0)
+    """Mean cosine to the nearest directions of the support where it is highest.
+
+    Args:
+        flat: (channels, n), unit vectors.
+        keys: (shots, channels, m), directions of each support.
+
+    Returns:
+        (n,).
+    """
+    similar = keys.transpose(1, 2) @ flat
+    nearest: Tensor = similar.topk(NEAREST, dim=1).values.mean(dim=1).amax(dim=0)
     return nearest
 
 

@@ -1,10 +1,26 @@
-"""Write a folder whole or not at all."""
+"""Write a file or a folder whole or not at all."""
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """A fresh file to write, which takes the place of ``path`` if all went well.
+
+    Yields:
+        A path beside ``path``. On an exception it is removed and ``path`` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 @contextmanager
