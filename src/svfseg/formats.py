@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from svfseg.data.images import Array
+from svfseg.svf.files import replace_file
 
 Ring = npt.NDArray[np.float64]
 # Corners of an outline may lie off it by this, in pixels.
@@ -175,9 +176,10 @@ def join_coco(folder: Path) -> Path:
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
     }
-    fresh = folder / ".coco.json"
-    fresh.write_text(json.dumps(whole) + "\n")
-    return fresh.replace(folder / "coco.json")
+    path = folder / "coco.json"
+    with replace_file(path) as fresh:
+        fresh.write_text(json.dumps(whole) + "\n")
+    return path
 
 
 # What is written beside the PNG of every image.

@@ -9,6 +9,7 @@ from PIL import Image
 
 from svfseg import __version__
 from svfseg.predictions import read_predictions
+from svfseg.svf.files import replace_file
 
 # Longer side of the pictures on the page, in pixels.
 SIDE = 480
@@ -50,10 +51,9 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         version=__version__,
     )
     page = predictions / "report.html" if page is None else page
-    page.parent.mkdir(parents=True, exist_ok=True)
-    fresh = page.with_name(f".{page.name}")
-    fresh.write_text(text)
-    return fresh.replace(page)
+    with replace_file(page) as fresh:
+        fresh.write_text(text)
+    return page
 
 
 def _embedded(path: Path) -> str:

@@ -19,6 +19,7 @@ from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_conf
 from svfseg.evaluate import evaluate
 from svfseg.intervals import Records
 from svfseg.study_tables import summary
+from svfseg.svf.files import replace_file
 from svfseg.train import check, train
 
 Settings = dict[str, Any]
@@ -245,9 +246,8 @@ def _run(job: Job, study: Study, out: Path, report: Report | None, final: bool) 
         row |= strategy_cost(config)
     # a run's optimizer state is most of its bytes, and a finished one needs it no more
     (run / "last" / "training.pt").unlink(missing_ok=True)
-    fresh = run / f"row.{os.getpid()}"
-    fresh.write_text(json.dumps(row, indent=1) + "\n")
-    fresh.replace(run / "row.json")
+    with replace_file(run / "row.json") as fresh:
+        fresh.write_text(json.dumps(row, indent=1) + "\n")
 
 
 def write_tables(study: Study, out: Path) -> None:
@@ -340,13 +340,10 @@ def _write_csv(path: Path, rows: list[Settings]) -> None:
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(f".{os.getpid()}")
-    with fresh.open("w", newline="") as file:
+    with replace_file(path) as fresh, fresh.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    fresh.replace(path)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from svfseg.adapt import Adapted, frozen_copy, start, tuning_of
 from svfseg.svf import load_adapter, save_adapter
+from svfseg.svf.files import replace_file
 from svfseg.svf.layers import factored_layers
 
 FORMAT = 1
@@ -81,13 +81,8 @@ def save_task(
         if adapted is not None:
             for name, data in _tuned_files(adapted).items():
                 file.writestr(name, data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replace_file(path) as fresh:
         fresh.write_bytes(content.getvalue())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
     return path
 
 

@@ -6,7 +6,6 @@ ids are 1 to 80 in the order of COCO's category ids, which run to 90.
 """
 
 import hashlib
-import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from svfseg.data.images import Array, image_size, read_image
 from svfseg.data.index import Index, Pixels, Sample, cache_folder
 from svfseg.data.report import ListReport, list_report
+from svfseg.svf.files import replace_file
 
 Convention = Literal["interleaved", "contiguous"]
 CLASSES = 80
@@ -281,9 +281,7 @@ def _save(path: Path, known: Instances) -> None:
         [(i, c, n) for i, row in enumerate(known.pixels) for c, n in row.items()], np.int32
     ).reshape(-1, 3)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        with fresh.open("wb") as file:
+        with replace_file(path) as fresh, fresh.open("wb") as file:
             np.savez(
                 file,
                 classes=_packed(known.classes),
@@ -295,7 +293,6 @@ def _save(path: Path, known: Instances) -> None:
                 runs=known.runs,
                 pixels=table,
             )
-        fresh.replace(path)
     except OSError:
         pass  # only slower the next time
 

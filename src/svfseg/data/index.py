@@ -13,6 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from svfseg.data.images import Array, read_mask
+from svfseg.svf.files import replace_file
 
 IGNORE = 255
 # An image stands for a class with at least this many pixels of it at full resolution (PFENet).
@@ -254,10 +255,8 @@ def count_pixels(masks: Sequence[Path], what: str) -> tuple[Pixels, ...]:
     if problems:
         raise ValueError(f"{what}: {len(problems)} masks cannot be used, first: {problems[0]}")
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        fresh = cached.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(counted))
-        fresh.replace(cached)
+        with replace_file(cached) as fresh:
+            fresh.write_text(json.dumps(counted))
     except OSError:
         pass  # only slower the next time
     return counted
