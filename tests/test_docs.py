@@ -1,15 +1,26 @@
 """What the documents print runs as printed, and its figures are those of the results."""
 
 import csv
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def script(name: str) -> ModuleType:
+    """A script of results/, imported."""
+    sys.path.insert(0, str(ROOT / "results"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "results"))
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -51,20 +62,12 @@ def test_links_and_pictures_are_there() -> None:
 
 
 def test_the_readmes_table_is_made_from_the_results() -> None:
-    sys.path.insert(0, str(ROOT / "results"))
-    try:
-        import pascal5i_reduced
-    finally:
-        sys.path.remove(str(ROOT / "results"))
+    pascal5i_reduced = script("pascal5i_reduced")
     assert pascal5i_reduced.table() in (ROOT / "README.md").read_text()
 
 
 def test_the_performance_tables_are_made_from_their_rows() -> None:
-    sys.path.insert(0, str(ROOT / "results"))
-    try:
-        import performance
-    finally:
-        sys.path.remove(str(ROOT / "results"))
+    performance = script("performance")
     text = (ROOT / "docs" / "performance.md").read_text()
     for name, table in performance.tables().items():
         assert table in text, name
@@ -74,11 +77,7 @@ def test_the_performance_tables_are_made_from_their_rows() -> None:
 
 
 def test_the_tables_of_own_data_are_made_from_their_rows() -> None:
-    sys.path.insert(0, str(ROOT / "results"))
-    try:
-        import own_data
-    finally:
-        sys.path.remove(str(ROOT / "results"))
+    own_data = script("own_data")
     text = (ROOT / "docs" / "own-data.md").read_text()
     for table in (own_data.tables(), own_data.class_table(), own_data.second_table()):
         assert table in text

@@ -14,18 +14,23 @@ from svfseg.data.given import as_image
 from svfseg.data.images import Array, image_size, overlay
 from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
+from svfseg.svf.files import replace_file
 
 LOG = "predictions.jsonl"
 WATCH_SECONDS = 1.0
 Report = Callable[[dict[str, Any]], None]
 
 
-def find_images(given: Sequence[Path]) -> list[Path]:
+def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
     """Images of files and folders (not of folders in them), in order, each name once.
+
+    Args:
+        given: files and folders.
+        none: whether there may be no image.
 
     Raises:
         FileNotFoundError: a path is not there.
-        ValueError: two images whose masks would have one name.
+        ValueError: two images whose masks would have one name, or no image.
     """
     found: list[Path] = []
     for path in given:
@@ -43,6 +48,8 @@ def find_images(given: Sequence[Path]) -> list[Path]:
                 "other"
             )
         seen[path.stem] = path
+    if not seen and not none:
+        raise ValueError(f"no images in {', '.join(map(str, given))} ({', '.join(IMAGE_ENDS)})")
     return list(seen.values())
 
 
@@ -97,9 +104,7 @@ def predict_folder(
     unknown = [name for name in formats if name not in WRITERS]
     if unknown:
         raise ValueError(f"unknown format {unknown[0]}: expected {', '.join(WRITERS)}")
-    images = find_images(queries)
-    if not images and not watch:
-        raise ValueError(f"no images in {', '.join(map(str, queries))} ({', '.join(IMAGE_ENDS)})")
+    images = find_images(queries, none=watch)
     out.mkdir(parents=True, exist_ok=True)
     kept = {"task": task, "formats": sorted(formats)}
     lines = _read_log(out, kept)
@@ -127,7 +132,7 @@ def predict_folder(
             if not watch:
                 break
             time.sleep(WATCH_SECONDS)
-            images = [p for p in find_images(queries) if _settled(p)]
+            images = [p for p in find_images(queries, none=True) if _settled(p)]
     if "coco" in formats:
         join_coco(out)
     if problems:
@@ -198,9 +203,8 @@ def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
     done = {name: line for name, line in rows.items() if (out / line["mask"]).is_file()}
     # what a stop cut off is written anew
     text = "".join(json.dumps(line) + "\n" for line in (head, *done.values()))
-    fresh = path.with_name(f".{LOG}")
-    fresh.write_text(text)
-    fresh.replace(path)
+    with replace_file(path) as fresh:
+        fresh.write_text(text)
     return done
 
 

@@ -154,10 +154,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     from svfseg.predictions import check_images, find_images, predict_folder
     from svfseg.progress import ImageProgress
 
-    images = find_images(parsed.query)
-    if not images and not parsed.watch:
-        raise ValueError(f"no images in {', '.join(map(str, parsed.query))}")
-    check_images(images)  # before the network is built
+    check_images(find_images(parsed.query, none=parsed.watch))  # before the network is built
     segmenter, task = _segmenter(parsed, supports, marks)
     with ImageProgress() as progress:
         lines = predict_folder(
@@ -251,11 +248,10 @@ def _from_folder(folder: Path) -> tuple[list[Path], list[Path | None], tuple[str
     images = find_images([folder / "images"])
     masks: list[Path | None] = [folder / "masks" / f"{path.stem}.png" for path in images]
     missing = [path for path in masks if path is not None and not path.is_file()]
-    if missing or not images:
+    if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(images)} images in {folder} have no mask"
-            + (f", first {missing[0]}" if missing else "")
-            + ": give images without the class with --negative"
+            f"{len(missing)} of {len(images)} images in {folder} have no mask, first {missing[0]}: "
+            "give images without the class with --negative"
         )
     listed = folder / "classes.txt"
     lines = listed.read_text().splitlines() if listed.is_file() else []

