@@ -1,6 +1,7 @@
 """Your own images on the command line: fit, predict in every format, go on, watch, report."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -106,6 +107,8 @@ def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None
         [sys.executable, "-m", "svfseg", "predict", str(own / "thing.svf"), "--watch", "--query",
          str(inbox), "--out", str(out)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        # a shell's background jobs ignore the interrupt, and hand that on to what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -116,7 +119,7 @@ def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None
             time.sleep(0.2)
         assert (out / "new.png").exists()
     finally:
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in errors
