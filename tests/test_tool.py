@@ -105,7 +105,7 @@ def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None
     inbox.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "svfseg", "predict", str(own / "thing.svf"), "--watch", "--query",
-         str(inbox), "--out", str(out)],
+         str(inbox), "--out", str(out), "--format", "coco"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         # a shell's background jobs ignore the interrupt, and hand that on to what they start
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -114,15 +114,22 @@ def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None
         deadline = time.monotonic() + 120
         while not (out / "predictions.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.2)
-        (inbox / "new.jpg").write_bytes((own / "others/2.jpg").read_bytes())
+        whole = (own / "others/2.jpg").read_bytes()
+        (inbox / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+        (inbox / "new.jpg").write_bytes(whole)
         while not (out / "new_overlay.jpg").exists() and time.monotonic() < deadline:
             time.sleep(0.2)
+        while not (out / "coco.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
         assert (out / "new.png").exists()
+        coco = json.loads((out / "coco.json").read_text())
+        assert [image["file_name"] for image in coco["images"]] == ["new.jpg"]
     finally:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in errors
+    assert errors.count(b"left out: ") == 1
 
 
 def test_a_broken_image_stops_nothing_else(

@@ -63,7 +63,7 @@ class EvalArguments:
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """A further query after set_support, against looking at the supports again."""
+    """A further query once the supports were looked at, against looking at them again."""
 
     backbones: Positional[tuple[str, ...]] = ("tf_efficientnet_lite0", "resnet50")
     size: int = 473

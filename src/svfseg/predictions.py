@@ -1,6 +1,7 @@
 """A folder of predictions: each image once, whatever stops it in between."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.svf.files import replace_file
 
+logger = logging.getLogger(__name__)
 LOG = "predictions.jsonl"
 WATCH_SECONDS = 1.0
 Report = Callable[[dict[str, Any]], None]
@@ -117,11 +119,12 @@ def predict_folder(
             waiting = [p for p in images if p.name not in lines and p not in problems]
             for path in waiting:
                 try:
-                    line = _predict(segmenter, path, out, formats)
-                except ValueError as error:  # of a file that is cut off: it opens, and ends early
-                    if path not in problems:
-                        problems[path] = str(error)
+                    image = as_image(path)
+                except (ValueError, FileNotFoundError) as error:  # cut off, or gone meanwhile
+                    problems[path] = str(error)
+                    logger.warning("left out: %s", error)
                     continue
+                line = _predict(segmenter, path, image, out, formats)
                 lines[path.name] = line
                 log.write(json.dumps(line) + "\n")
                 log.flush()
@@ -129,12 +132,12 @@ def predict_folder(
                 if report is not None:
                     speed = done / (time.perf_counter() - start)
                     report({**line, "done": done, "of": len(waiting), "speed": speed})
+            if "coco" in formats and (waiting or not watch):
+                join_coco(out)
             if not watch:
                 break
             time.sleep(WATCH_SECONDS)
             images = [p for p in find_images(queries, none=True) if _settled(p)]
-    if "coco" in formats:
-        join_coco(out)
     if problems:
         first = "; ".join(list(problems.values())[:3])
         raise ValueError(f"{len(problems)} of {len(images)} images were left out: {first}")
@@ -142,9 +145,8 @@ def predict_folder(
 
 
 def _predict(
-    segmenter: FewShotSegmenter, path: Path, out: Path, formats: Sequence[str]
+    segmenter: FewShotSegmenter, path: Path, image: Array, out: Path, formats: Sequence[str]
 ) -> dict[str, Any]:
-    image = as_image(path)
     (found,) = segmenter.iter_predict([image])
     named = Named(path, found.mask, found.classes, found.confidence)
     for name in dict.fromkeys(("png", *formats)):

@@ -1,4 +1,4 @@
-"""A further query after `set_support`, against the path that looks at the supports again."""
+"""A further query once the supports were looked at, against looking at them again."""
 
 from typing import Any
 
