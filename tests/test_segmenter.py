@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from svfseg import FewShotSegmenter
-from svfseg.adapt import PRESETS, Support, adapt
+from svfseg.adapt import FASTER, PRESETS, Support, _Tuning, adapt, start
 from svfseg.data import stickers
 from svfseg.data.index import Sample
 from svfseg.segmenter import NotFittedError
@@ -272,18 +272,59 @@ def test_pickle_and_deepcopy_keep_a_fit(
         assert np.array_equal(other.predict(query).mask, fitted.predict(query).mask)
 
 
-def test_leaving_out_chooses_the_number_of_steps(scenes: dict[int, list[Sample]]) -> None:
-    """The best of what was tried; none, where tuning does harm."""
+@pytest.mark.parametrize(
+    ("untouched", "half", "half_faster", "all_steps", "steps", "times"),
+    [
+        (0.3, 0.2, 0.2, 0.1, 0, 1),  # tuning does harm: none
+        (0.1, 0.2, 0.1, 0.3, PRESETS["norm"].steps, 1),
+        (0.1, 0.2, 0.3, 0.4, PRESETS["norm"].steps, FASTER),
+        (0.1, 0.2, 0.3, 0.2, PRESETS["norm"].steps // 2, FASTER),
+    ],
+)
+def test_leaving_out_chooses_steps_and_rate(
+    scenes: dict[int, list[Sample]],
+    untouched: float,
+    half: float,
+    half_faster: float,
+    all_steps: float,
+    steps: int,
+    times: float,
+) -> None:
+    """The best of what was tried; only the rate that is ahead goes on to the end."""
     supports = [Support(sample, i) for i, sample in enumerate([*of(scenes), *of(scenes)][:4])]
     base, _ = tiny()._base()
-    for best in (0, PRESETS["norm"].steps):
-        calls = iter([0.1, 0.2, 0.3] * 2 if best else [0.3, 0.2, 0.1] * 2)
-        found = adapt(
-            base, supports, [1], "norm", 64, score=lambda *_: next(calls)  # noqa: B023
-        )  # fmt: skip
-        assert max(found.held_out, key=found.held_out.get) == best
-        assert found.steps <= best
-        assert (found.steps > 0) == (best > 0)
+    asked: list[float] = []
+    answers = [score for score in (untouched, half, half_faster, all_steps) for _ in range(2)]
+
+    def score(*_: object) -> float:
+        asked.append(answers[len(asked)])
+        return asked[-1]
+
+    found = adapt(base, supports, [1], "norm", 64, score=score)
+    assert len(asked) == len(answers)
+    assert found.lr == times * PRESETS["norm"].lr
+    assert found.steps <= steps
+    assert (found.steps > 0) == (steps > 0)
+
+
+def test_a_given_rate_is_kept_while_steps_are_chosen(scenes: dict[int, list[Sample]]) -> None:
+    supports = [Support(sample, i) for i, sample in enumerate([*of(scenes), *of(scenes)][:4])]
+    base, _ = tiny()._base()
+    found = adapt(base, supports, [1], "norm", 64, lr=0.002, score=lambda *_: 0.5)
+    assert {tried.lr for tried in found.held_out} == {0.002}
+
+
+def test_judging_in_between_changes_no_step(scenes: dict[int, list[Sample]]) -> None:
+    """Half the steps and then the rest are the same training as all at once."""
+    supports = [Support(sample, i) for i, sample in enumerate(of(scenes)[:2])]
+    base, _ = tiny()._base()
+    runs = []
+    for stops in ((4,), (2, 4)):
+        run = _Tuning(start(base, "norm"), supports, [1], 64, 0.001, (0, 0), None)
+        for stop in stops:
+            run.advance(stop)
+        runs.append(run.losses)
+    assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ PRESETS = {
 # Supports of a class from which leaving one out says something.
 ENOUGH = 4
 PATIENCE = 10
+# The other rate that leaving out tries, times the preset's.
+FASTER = 5
 # Share of steps whose query does not show the class.
 WITHOUT = 0.2
 JITTER = 0.3
@@ -70,7 +72,7 @@ class Adapted:
         steps: that were taken.
         lr: of them.
         losses: one a step.
-        held_out: IoU of left-out supports after each number of steps tried, where that chose.
+        held_out: IoU of left-out supports at each rate and number of steps tried, where that chose.
     """
 
     model: nn.Module
@@ -78,7 +80,7 @@ class Adapted:
     steps: int
     lr: float
     losses: tuple[float, ...] = ()
-    held_out: dict[int, float] = field(default_factory=dict)
+    held_out: dict[Preset, float] = field(default_factory=dict)
 
     def merged(self) -> nn.Module:
         """A copy of plain layers where the strategy allows it, in eval mode."""
@@ -130,7 +132,8 @@ def adapt(
 
     A class with one support is shown to itself, augmented twice. With ``steps`` None their number
     is chosen by leaving supports out (0, half or all of the preset's), where a class has `ENOUGH`;
-    else it is the preset's.
+    with ``lr`` None too, the rate as well: the preset's, or `FASTER` times that where it is ahead
+    at the half (Hyperband's rule, Li et al., JMLR 2018, for two). Else both are the preset's.
 
     Args:
         base: a head in eval mode; it stays as it is.
@@ -150,23 +153,45 @@ def adapt(
     """
     preset = PRESETS[tuning_of(strategy).strategy]
     rate = preset.lr if lr is None else lr
-    held_out: dict[int, float] = {}
     most = preset.steps if steps is None else steps
-    if steps is None and score is not None:
-        left_out = _left_out(supports, classes)
-        for number, group in enumerate(left_out):
-            rest = [s for s in supports if s.group != group]
-            asked = [s for s in supports if s.group == group]
-            model = start(base, strategy).to(device)
-            for at, done in ((0, 0), (most // 2, 0), (most, most // 2)):
-                _steps(model, rest, classes, size, done, at, rate, (seed, number), device, report)
-                found = score(model, rest, asked) / len(left_out)
-                held_out[at] = held_out.get(at, 0.0) + found
-        if held_out:
-            most = max(held_out, key=lambda at: (held_out[at], -at))
-    model = start(base, strategy).to(device)
-    losses = _steps(model, supports, classes, size, 0, most, rate, (seed, 99), device, report)
-    return Adapted(model, tuning_of(strategy), len(losses), rate, tuple(losses), held_out)
+
+    def tuning(shown: Sequence[Support], at: float, number: int) -> _Tuning:
+        model = start(base, strategy).to(device)
+        return _Tuning(model, shown, classes, size, at, (seed, number), report)
+
+    held_out: dict[Preset, float] = {}
+    left_out = _left_out(supports, classes) if steps is None and score is not None else []
+    if score is not None and left_out:
+        rates = [rate, *([rate * FASTER] if lr is None else [])]
+        parts = [
+            (
+                [s for s in supports if s.group != group],
+                [s for s in supports if s.group == group],
+            )
+            for group in left_out
+        ]
+        races = {
+            at: [tuning(rest, at, number) for number, (rest, _) in enumerate(parts)] for at in rates
+        }
+
+        def judge(at: float, until: int) -> float:
+            found = 0.0
+            for race, (rest, asked) in zip(races[at], parts, strict=True):
+                race.advance(until)
+                found += score(race.model, rest, asked) / len(parts)
+            return found
+
+        held_out[Preset(rate, 0)] = judge(rate, 0)
+        for at in rates:
+            held_out[Preset(at, most // 2)] = judge(at, most // 2)
+        # only the rate that is ahead at the half goes on
+        ahead = max(rates, key=lambda at: held_out[Preset(at, most // 2)])
+        held_out[Preset(ahead, most)] = judge(ahead, most)
+        rate, most = max(held_out, key=lambda tried: (held_out[tried], -tried.steps))
+    final = tuning(supports, rate, 99)
+    final.advance(most)
+    losses = tuple(final.losses)
+    return Adapted(final.model, tuning_of(strategy), len(losses), rate, losses, held_out)
 
 
 def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2) -> list[int]:
@@ -179,44 +204,53 @@ def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2
     return list(found)[:most]
 
 
-def _steps(
-    model: nn.Module,
-    supports: Sequence[Support],
-    classes: Sequence[int],
-    size: int,
-    done: int,
-    until: int,
-    lr: float,
-    seed: tuple[int, int],
-    device: str,
-    report: Report | None,
-) -> list[float]:
-    """Steps ``done`` to ``until``; stops early when the loss has stopped falling."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr)
-    losses: list[float] = []
-    best, since = float("inf"), 0
-    smooth = None
-    pools = {class_id: _with_and_without(supports, class_id) for class_id in classes}
-    with torch.enable_grad():
-        for step in range(done, until):
-            rng = np.random.default_rng((*seed, step))
-            query, shown, masks, target = _episode(pools, size, rng)
-            logits = model(*(t[None].to(device) for t in (query, shown, masks)))
-            loss = F.cross_entropy(logits.float(), target[None].long().to(device), ignore_index=255)
-            if not torch.isfinite(loss):
-                raise ValueError(f"the loss is {float(loss)} at step {step}: lower lr")
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(float(loss.detach()))
-            smooth = losses[-1] if smooth is None else 0.8 * smooth + 0.2 * losses[-1]
-            if report is not None:
-                report({"step": step + 1, "steps": until, "loss": losses[-1]})
-            best, since = (smooth, 0) if smooth < 0.99 * best else (best, since + 1)
-            if since >= PATIENCE:
-                break
-    return losses
+class _Tuning:
+    """A model on its way: it can be judged in between and go on as if it had not been."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        supports: Sequence[Support],
+        classes: Sequence[int],
+        size: int,
+        lr: float,
+        seed: tuple[int, int],
+        report: Report | None,
+    ) -> None:
+        self.model, self.size, self.seed, self.report = model, size, seed, report
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr)
+        self.pools = {class_id: _with_and_without(supports, class_id) for class_id in classes}
+        self.losses: list[float] = []
+        self.smooth, self.best, self.since = 0.0, float("inf"), 0
+
+    def advance(self, until: int) -> None:
+        """Steps until so many are done; none any more when the loss has stopped falling."""
+        with torch.enable_grad():
+            while len(self.losses) < until and self.since < PATIENCE:
+                self._step(until)
+
+    def _step(self, until: int) -> None:
+        step = len(self.losses)
+        rng = np.random.default_rng((*self.seed, step))
+        device = self.parameters[0].device
+        episode = _episode(self.pools, self.size, rng)
+        query, shown, masks, target = (t[None].to(device) for t in episode)
+        logits = self.model(query, shown, masks)
+        loss = F.cross_entropy(logits.float(), target.long(), ignore_index=255)
+        if not torch.isfinite(loss):
+            raise ValueError(f"the loss is {float(loss)} at step {step}: lower lr")
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.losses.append(float(loss.detach()))
+        self.smooth = 0.8 * self.smooth + 0.2 * self.losses[-1] if step else self.losses[-1]
+        if self.report is not None:
+            self.report({"step": step + 1, "steps": until, "loss": self.losses[-1]})
+        if self.smooth < 0.99 * self.best:
+            self.best, self.since = self.smooth, 0
+        else:
+            self.since += 1
 
 
 def _with_and_without(

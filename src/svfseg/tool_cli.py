@@ -129,8 +129,10 @@ def run_fit(arguments: Sequence[str]) -> None:
     segmenter.save(parsed.out)
     adapted = segmenter.adapted_
     if adapted is not None and adapted.held_out:
-        tried = ", ".join(f"{n} steps {100 * iou:.1f}" for n, iou in adapted.held_out.items())
-        print(f"IoU of left-out supports, %: {tried}; took {adapted.steps} steps")
+        tried = ", ".join(
+            f"{p.steps} steps of {p.lr:g} {100 * iou:.1f}" for p, iou in adapted.held_out.items()
+        )
+        print(f"IoU of left-out supports, %: {tried}; took {adapted.steps} of {adapted.lr:g}")
     for class_id, name in enumerate(segmenter.classes_, start=1):
         rule = segmenter.rules_[class_id]
         shots = len(segmenter.views_[class_id])
