@@ -54,6 +54,25 @@ def test_fit_takes_a_folder_images_or_a_list(own: Path, tmp_path: Path) -> None:
     assert tasks[0] == tasks[1] == tasks[2]
 
 
+def test_what_was_predicted_and_mended_in_labelme_becomes_the_support(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its files beside the images, names of the classes from its labels."""
+    (tmp_path / "mended").mkdir()
+    words = ["predict", str(own / "thing.svf"), "--query", str(own / "supports/images")]
+    assert main([*words, "--format", "labelme", "--out", str(tmp_path / "found")]) == 0
+    for i in range(2):
+        for path in (own / f"supports/images/{i}.jpg", tmp_path / f"found/{i}.json"):
+            (tmp_path / "mended" / path.name).write_bytes(path.read_bytes())
+    words = ["fit", "--support", str(tmp_path / "mended"), "--size", "96", "--never-empty"]
+    assert main([*words, "--out", str(tmp_path / "again.svf")]) == 0
+    assert capsys.readouterr().out.startswith("thing: 2 support view(s)")
+    (tmp_path / "mended/1.json").unlink()
+    line = fails(capsys, *words, "--out", tmp_path / "no.svf")
+    assert "1 of 2 images" in line
+    assert "first 1.jpg" in line
+
+
 def test_predict_in_every_format_then_a_report(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +176,8 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     out = ["--out", tmp_path / "x.svf"]
     for words, message in (
         (["--support", image], "1 --support and 0 --mask"),
-        (["--support", own / "others"], "no images/ and masks/"),
+        (["--support", own / "others"], "4 of 4 images"),
+        (["--support", own], "no images in"),
         (["--support", image, "--mask", mask, "--model", "no/such"], "is no run folder"),
         (["--support", image, "--mask", mask, "--size", "3"], "at least 32 pixels"),
         (["--support", image, "--mask", mask, "--classes", "a", "b"], "mask of support 1 is empty"),

@@ -157,8 +157,8 @@ class FewShotSegmenter:
 
         Args:
             images: one or more: paths, Pillow images or uint8 arrays (height, width, 3).
-            masks: as many: paths, Pillow images, arrays of ids, marks (`svfseg.data.marks`), or
-                None for an image without any of the classes.
+            masks: as many: paths (of masks, or labelme files), Pillow images, arrays of ids,
+                marks (`svfseg.data.marks`), or None for an image without any of the classes.
             classes: their names, in the order of the ids 1, 2 ... in the masks; one by default.
             report: called with {"step", "steps", "loss"} while supports are tuned on.
 
@@ -180,7 +180,7 @@ class FewShotSegmenter:
         for number, (given, mask) in enumerate(zip(images, masks, strict=True), start=1):
             image = as_image(given, f"support {number}")
             name = f"{given}" if isinstance(given, (str, Path)) else f"the mask of support {number}"
-            marked = as_mask(mask, image, len(names), name)
+            marked = as_mask(mask, image, names, name)
             if mask is not None and not ((marked > 0) & (marked < 255)).any():
                 raise ValueError(
                     f"the mask of support {number} is empty: mark the class in it, or give None "

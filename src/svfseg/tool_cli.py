@@ -20,9 +20,11 @@ class FitArguments:
 
     support: tuple[Path, ...]
     """Images with --mask, or one folder (images/, masks/, classes.txt where there are several
-    classes), or one list (.csv or .txt: image,mask a line; no mask: an image without the class)."""
+    classes; or images with labelme's files beside them), or one list (.csv or .txt: image,mask a
+    line; no mask: an image without the class)."""
     mask: tuple[Path, ...] = ()
-    """Their masks, in the same order: any value but 0 is the class; of several classes, ids."""
+    """Their masks, in the same order: any value but 0 is the class, of several classes ids; or
+    files of labelme, or of marks (.json)."""
     negative: tuple[Path, ...] = ()
     """Images or folders of images without any of the classes."""
     classes: tuple[str, ...] = ()
@@ -239,25 +241,38 @@ def _supports(parsed: FitArguments) -> tuple[list[Path], list[Path | None], tupl
         raise ValueError(
             f"found {len(images)} --support and {len(masks)} --mask: give one mask for each image"
         )
-    return images, masks, names or ("class",)
+    from svfseg.data.labelme import marked_labels
+
+    drawn = [path for path in masks if path is not None and path.suffix.lower() == ".json"]
+    labels = dict.fromkeys(label for path in drawn for label in marked_labels(path))
+    return images, masks, names or tuple(labels) or ("class",)
 
 
 def _from_folder(folder: Path) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
     from svfseg.predictions import find_images
 
-    if not (folder / "images").is_dir() or not (folder / "masks").is_dir():
-        raise FileNotFoundError(f"{folder} has no images/ and masks/: expected both")
-    images = find_images([folder / "images"])
-    masks: list[Path | None] = [folder / "masks" / f"{path.stem}.png" for path in images]
-    missing = [path for path in masks if path is not None and not path.is_file()]
+    inside, beside = folder / "images", folder / "masks"
+    if not inside.is_dir() and not beside.is_dir():  # as labelme leaves a folder
+        inside = beside = folder
+    elif not inside.is_dir() or not beside.is_dir():
+        raise FileNotFoundError(f"{folder} has only one of images/ and masks/: expected both")
+    images = find_images([inside])
+    masks: list[Path | None] = [_mask_of(path, beside) for path in images]
+    missing = [path.name for path, mask in zip(images, masks, strict=True) if mask is None]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(images)} images in {folder} have no mask, first {missing[0]}: "
-            "give images without the class with --negative"
+            "expected a .png in masks/ or a .json of labelme; give images without the class with "
+            "--negative"
         )
     listed = folder / "classes.txt"
     lines = listed.read_text().splitlines() if listed.is_file() else []
     return images, masks, tuple(line.strip() for line in lines if line.strip())
+
+
+def _mask_of(image: Path, folder: Path) -> Path | None:
+    ends = (".json",) if folder == image.parent else (".png", ".json")
+    return next((p for p in (folder / f"{image.stem}{e}" for e in ends) if p.is_file()), None)
 
 
 def _from_list(path: Path) -> tuple[list[Path], list[Path | None]]:

@@ -1,7 +1,11 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from svfseg.data.given import as_mask
+from svfseg.data.labelme import marked_labels, read_marks
 from svfseg.data.marks import draw_marks
 
 
@@ -34,7 +38,7 @@ def test_a_region_grows_to_the_things_edge(
     known = mask != 255
     shared, joined = ((mask == 1) & disc).sum(), (((mask == 1) | disc) & known).sum()
     assert shared / joined > 0.9
-    assert np.array_equal(as_mask(marks, image, 1), mask)
+    assert np.array_equal(as_mask(marks, image, ["thing"]), mask)
 
 
 def test_a_polygon_is_its_inside_and_lies_on_top(scene: tuple[np.ndarray, np.ndarray]) -> None:
@@ -67,3 +71,70 @@ def test_a_polygon_is_its_inside_and_lies_on_top(scene: tuple[np.ndarray, np.nda
 def test_wrong_marks(marks: dict, message: str, scene: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(ValueError, match=message):
         draw_marks(marks, scene[0])
+
+
+def labelme(path: Path, *shapes: tuple[str, str, list], size: tuple[int, int] = (120, 160)) -> Path:
+    """A file as labelme leaves it."""
+    content = {
+        "version": "5.5.0",
+        "shapes": [{"label": n, "shape_type": kind, "points": p} for n, kind, p in shapes],
+        "imageHeight": size[0],
+        "imageWidth": size[1],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_shapes_of_labelme_are_the_same_as_marks(
+    scene: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    image, disc = scene
+    square = [[10, 10], [30, 10], [30, 30], [10, 30]]
+    path = labelme(
+        tmp_path / "a.json",
+        ("hole", "polygon", square),
+        ("disc", "rectangle", [[45, 25], [115, 95]]),
+        ("background", "point", [[5, 5]]),
+        ("note", "point", [[150, 5]]),
+    )
+    assert marked_labels(path) == ["hole", "disc", "note"]
+    found = as_mask(path, image, ["disc", "hole"])
+    marks = {
+        "boxes": [{"points": [45, 25, 115, 95], "class": 1}],
+        "clicks": [{"points": (5, 5), "class": 0}],
+        "polygons": [{"points": square, "class": 2}],
+    }
+    assert np.array_equal(found, draw_marks(marks, image, 2))
+    whole = labelme(tmp_path / "b.json", ("disc", "circle", [[80, 60], [80, 95]]))
+    round_one = as_mask(whole, image, ["disc"]) == 1
+    assert (round_one & disc).sum() / (round_one | disc).sum() > 0.95
+
+
+def test_marks_of_ours_as_a_file(scene: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    path = tmp_path / "marks.json"
+    marks = {"clicks": [[80, 60], {"points": [10, 10], "class": "background"}]}
+    path.write_text(json.dumps(marks))
+    expected = draw_marks({"clicks": [(80, 60), {"points": (10, 10), "class": 0}]}, scene[0])
+    assert np.array_equal(as_mask(path, scene[0], ["disc"]), expected)
+    path.write_text(json.dumps({"clicks": [{"points": [80, 60], "class": "disc"}]}))
+    assert marked_labels(path) == ["disc"]
+    assert read_marks(path, ["hole", "disc"])["clicks"][0]["class"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[1]", "holds no marks"),
+        ('{"shapes": []}', "marks nothing: expected disc"),
+        ('{"shapes": [{"label": "dics", "points": [[1, 1]]}]}', "marks dics: expected disc"),
+        ('{"shapes": [{"label": "disc", "shape_type": "mask"}]}', "type mask: expected polygon"),
+        ('{"shapes": [], "imageHeight": 9, "imageWidth": 8}', "image of 8x9, this one has 160x120"),
+    ],
+)
+def test_wrong_files_of_marks(
+    content: str, message: str, scene: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "marks.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        as_mask(tmp_path / "marks.json", scene[0], ["disc"])

@@ -1,6 +1,6 @@
 """What a person gives, as arrays: paths, pictures, arrays, marks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from svfseg.data.images import Array, check_same_size, read_image, read_mask
+from svfseg.data.labelme import read_marks
 from svfseg.data.marks import draw_marks
 
 Given = Any  # str | Path | PIL.Image.Image | numpy array; for masks also a mapping of marks
@@ -42,16 +43,18 @@ def as_image(given: Given, name: str = "the image") -> Array:
     return np.ascontiguousarray(array[..., :3])
 
 
-def as_mask(given: Given, image: Array, classes: int, name: str = "the mask") -> Array:
-    """(height, width) uint8 of class ids: 0 background, 1 to ``classes``, 255 unknown.
+def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the mask") -> Array:
+    """(height, width) uint8 of class ids: 0 background, 1, 2 ... in the order of the names, 255.
 
     With one class any value but 0 is the class; 255 is unknown where other values stand beside it.
+    Unknown pixels are 255.
 
     Args:
-        given: a path, a Pillow image, an array of ids or bools, marks (see
-            `svfseg.data.marks.draw_marks`), or None: an image without any of the classes.
+        given: a path (of a mask, or of a .json with marks, see `svfseg.data.labelme.read_marks`),
+            a Pillow image, an array of ids or bools, marks (`svfseg.data.marks.draw_marks`), or
+            None: an image without any of the classes.
         image: whose mask it is.
-        classes: their number.
+        names: of the classes.
         name: for messages.
 
     Raises:
@@ -60,6 +63,9 @@ def as_mask(given: Given, image: Array, classes: int, name: str = "the mask") ->
     """
     if given is None:
         return np.zeros(image.shape[:2], np.uint8)
+    classes = len(names)
+    if isinstance(given, (str, Path)) and str(given).lower().endswith(".json"):
+        given = read_marks(given, names, image)
     if isinstance(given, Mapping):
         return draw_marks(given, image, classes)
     if isinstance(given, (str, Path)):
