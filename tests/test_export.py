@@ -15,10 +15,16 @@ from svfseg.config import BackboneConfig, ModelConfig
 from svfseg.data import stickers
 from svfseg.export import TOLERANCE, export
 from svfseg.models import build_model
-from svfseg.outline import Outliner, by_class
+from svfseg.outline import Outliner, by_class, with_views
 from tests.test_cli import fails
 
 SIZE = 128
+HEADS = (
+    ("baseline", {}),
+    ("pfenet", {"bins": (6, 3)}),
+    ("pfenet", {"bins": (1.0, 0.5)}),  # shares of a size that is not known yet
+    ("bam", {}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +59,23 @@ def test_the_graphs_agree_with_torch_and_the_example_needs_none(
     assert (theirs != ours).mean() < 0.03  # Pillow resizes otherwise
 
 
-def test_the_prototype_head_leaves_too_and_others_say_so(
+def test_prototype_heads_leave_too_and_others_say_so(
     fitted: FewShotSegmenter, tmp_path: Path
 ) -> None:
-    for head in ("baseline", "pfenet"):
+    for head, more in HEADS:
         model = build_model(
-            ModelConfig(head=head, hidden=16, backbone=BackboneConfig("test_resnet", "none"))
+            ModelConfig(
+                head=head, hidden=16, backbone=BackboneConfig("test_resnet", "none"), **more
+            )
         ).eval()
         other = FewShotSegmenter(size=64, device="cpu")
-        other.outliner_ = Outliner(model, 64)
+        other.outliner_ = Outliner(with_views(model), 64)
         sample = stickers(0, 8, "test").load(0)
         shown = other.outliner_.views([sample._replace(mask=sample.mask > 0)], [1])
         other.views_ = by_class(shown, [1])
         other.rules_, other.classes_, other.adapted_ = fitted.rules_, ("thing",), None
-        if head == "pfenet":
-            with pytest.raises(ValueError, match="PFENet cannot be exported: the heads that can"):
+        if head == "bam":
+            with pytest.raises(ValueError, match="BAM cannot be exported: the heads that can"):
                 export(other, tmp_path / head)
             continue
         assert max(export(other, tmp_path / head).values()) <= TOLERANCE

@@ -1,8 +1,11 @@
 """Pooling and prior against slow and plain double precision references."""
 
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
-from svfseg.functional import masked_average_pooling, prior_mask, resize
+from svfseg.functional import average_into, masked_average_pooling, prior_mask, resize
 
 
 def test_masked_average_pooling_by_loops() -> None:
@@ -55,3 +58,10 @@ def test_resize_keeps_the_corners() -> None:
     for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         assert torch.allclose(y[..., corner[0], corner[1]], x[..., corner[0], corner[1]])
     assert resize(x, (4, 6)) is x
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.integers(1, 50))
+def test_averages_are_those_of_adaptive_pooling(h: int, w: int, rows: int, columns: int) -> None:
+    x = torch.randn(2, 3, h, w, dtype=torch.float64)
+    found = average_into(x, (rows, columns))
+    assert torch.allclose(found, F.adaptive_avg_pool2d(x, (rows, columns)), atol=1e-12)

@@ -16,6 +16,7 @@ from svfseg.functional import masked_average_pooling, prior_mask, resize
 from svfseg.models.baseline import Baseline
 from svfseg.models.dense import Dense, describe, show
 from svfseg.models.matching import Match, middle
+from svfseg.models.pfenet import PFENet
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.svf.files import replace_file
 
@@ -58,7 +59,7 @@ class PrototypeSupports(nn.Module):
 
     outputs = ("prototype", "keys")
 
-    def __init__(self, model: Baseline) -> None:
+    def __init__(self, model: Baseline | PFENet) -> None:
         super().__init__()
         self.model = model
 
@@ -76,7 +77,7 @@ class PrototypeSupports(nn.Module):
 class PrototypeQueries(nn.Module):
     """Image (1, 3, h, w), prototypes and keys of the shots -> probability (h, w)."""
 
-    def __init__(self, model: Baseline) -> None:
+    def __init__(self, model: Baseline | PFENet) -> None:
         super().__init__()
         self.model = model
 
@@ -88,14 +89,16 @@ class PrototypeQueries(nn.Module):
         priors = prior_mask(deep, keys[..., None])
         prior = resize(priors, query.shape[-2:]).mean(dim=0, keepdim=True)
         match = Match(query, prototype.mean(dim=0, keepdim=True), prior)
-        logits = resize(self.model.decoder(match), image.shape[-2:])
-        return logits.softmax(dim=1)[0, 1]
+        model = self.model
+        logits = model.decode(match)[0] if isinstance(model, PFENet) else model.decoder(match)
+        return resize(logits, image.shape[-2:]).softmax(dim=1)[0, 1]
 
 
 # Heads that can leave torch: their two graphs.
 GRAPHS: dict[type[nn.Module], tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     Dense: (DenseSupports, DenseQueries),
     Baseline: (PrototypeSupports, PrototypeQueries),
+    PFENet: (PrototypeSupports, PrototypeQueries),
 }
 
 

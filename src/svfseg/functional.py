@@ -17,6 +17,32 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
+def average_into(x: Tensor, size: Sequence[int | Tensor]) -> Tensor:
+    """Adaptive average pooling of (..., height, width) to a size that need not be known before.
+
+    The windows of `torch.nn.functional.adaptive_avg_pool2d`, as two products with the matrices of
+    their shares: exporters know these for any size, and not the pooling.
+
+    Args:
+        x: (..., height, width).
+        size: height and width to come.
+    """
+    rows, columns = (
+        _windows(extent, count, x) for extent, count in zip(x.shape[-2:], size, strict=True)
+    )
+    return rows @ x @ columns.T
+
+
+def _windows(extent: int, count: int | Tensor, like: Tensor) -> Tensor:
+    """(count, extent): row i holds 1 / length inside the i-th window and 0 outside."""
+    number = torch.arange(count, device=like.device)  # type: ignore[arg-type]
+    low = torch.div(number * extent, count, rounding_mode="floor")
+    high = torch.div((number + 1) * extent + count - 1, count, rounding_mode="floor")
+    place = torch.arange(extent, device=like.device)
+    inside = (place >= low[:, None]) & (place < high[:, None])
+    return inside.to(like.dtype) / (high - low)[:, None]
+
+
 def masked_average_pooling(features: Tensor, mask: Tensor) -> Tensor:
     """Mean feature under a soft mask: the class prototype.
 

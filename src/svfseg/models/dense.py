@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svfseg.functional import resize
+from svfseg.functional import average_into, resize
 from svfseg.models.backbone import Backbone, Features
 from svfseg.models.matching import first_equal
 
@@ -187,32 +187,11 @@ def show(described: Tensor, mask: Tensor) -> DenseSupport:
         mask: (image height, image width) of 0, 1 and 255.
     """
     size = described.shape[-2:]
-    inside = _share(mask == 1, size)
-    known = _share(mask != 255, size)
+    inside = average_into((mask == 1).float(), size).flatten()
+    known = average_into((mask != 255).float(), size).flatten()
     flat = described.flatten(1)
     # a class smaller than a position has the positions that show most of it
     enough = (0.9 * inside.max()).clamp_max(0.6)
     marked = (inside >= enough) & (inside > 0)
     others = (inside < 0.1) & (known > 0.9)
     return DenseSupport(summed_up(flat, marked), summed_up(flat, others))
-
-
-def _share(mask: Tensor, size: torch.Size) -> Tensor:
-    """Share of each position that a mask (height, width) covers, (positions,).
-
-    Adaptive average pooling by sums over rectangles, which exporters know for any size.
-    """
-    sums = F.pad(mask.float().cumsum(dim=0).cumsum(dim=1), (1, 0, 1, 0))
-    (top, bottom), (left, right) = (
-        _bounds(extent, count, mask.device) for extent, count in zip(mask.shape, size, strict=True)
-    )
-    rows = sums[bottom] - sums[top]
-    covered = rows[:, right] - rows[:, left]
-    return (covered / ((bottom - top)[:, None] * (right - left))).flatten()
-
-
-def _bounds(extent: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """First pixel of each position, and the one behind its last."""
-    number = torch.arange(count, device=device)
-    low = torch.div(number * extent, count, rounding_mode="floor")
-    return low, torch.div((number + 1) * extent + count - 1, count, rounding_mode="floor")

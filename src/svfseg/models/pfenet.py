@@ -1,12 +1,13 @@
 """PFENet: prior-guided feature enrichment (Tian et al., TPAMI 2020)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svfseg.functional import resize
+from svfseg.functional import average_into, resize
 from svfseg.models.backbone import Backbone
 from svfseg.models.matching import (
     Match,
@@ -88,7 +89,7 @@ class PFENet(nn.Module):
         inner: list[Tensor] = []
         for i, bin_size in enumerate(self.bins):
             side = self._side(bin_size, size)
-            query = F.adaptive_avg_pool2d(match.query, side)
+            query = average_into(match.query, side)
             tiled = match.prototype.expand_as(query)
             x = self.init_merge[i](torch.cat([query, tiled, resize(match.prior, side)], dim=1))
             if i > 0:
@@ -125,4 +126,12 @@ class PFENet(nn.Module):
     def _side(bin_size: float, size: torch.Size) -> tuple[int, int]:
         if bin_size > 1:
             return int(bin_size), int(bin_size)
-        return max(1, int(size[0] * bin_size)), max(1, int(size[1] * bin_size))
+        height, width = (_share(extent, bin_size) for extent in size)
+        return height, width
+
+
+def _share(extent: Any, part: float) -> Any:
+    """A part of an extent, at least 1; while a graph is traced extents are tensors and stay so."""
+    if isinstance(extent, Tensor):
+        return (extent * part).long().clamp_min(1)
+    return max(1, int(extent * part))
