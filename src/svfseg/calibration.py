@@ -6,6 +6,7 @@ from statistics import mean, pstdev
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -121,3 +122,22 @@ def free_part(
     sides = [(s[0].stop - s[0].start, s[1].stop - s[1].start) for s in strips]
     area, number = max((h * w, i) for i, (h, w) in enumerate(sides))
     return strips[number] if area and min(sides[number]) >= least else None
+
+
+def decide(maps: Tensor, thresholds: Sequence[float], present: Sequence[bool]) -> Tensor:
+    """Each pixel to the class whose probability is furthest above its threshold.
+
+    Args:
+        maps: (classes, height, width), probability.
+        thresholds: one a class; only more than it belongs to the class.
+        present: one a class; what is not present has no pixel.
+
+    Returns:
+        (height, width) uint8; 0 is background, i the i-th class.
+    """
+    levels = torch.tensor(thresholds, dtype=maps.dtype, device=maps.device)
+    margins = maps - levels[:, None, None]
+    margins[~torch.tensor(present, device=maps.device)] = -1
+    best, which = margins.max(dim=0)
+    mask: Tensor = torch.where(best > 0, which + 1, 0).to(torch.uint8)
+    return mask

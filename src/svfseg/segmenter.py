@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from svfseg import __version__
 from svfseg.adapt import Support, adapt, tuning_of
+from svfseg.calibration import decide
 from svfseg.checkpoint import backbone_fingerprint, load_head
 from svfseg.data.given import Given, as_image, as_mask
 from svfseg.data.images import Array
@@ -41,12 +41,14 @@ class Segmentation:
         probabilities: (classes, height, width) float16 in [0, 1].
         confidence: class -> how sure its answer is, in [0, 1]: of a mask, that the class is there
             and that its pixels belong to it; of an empty answer, that it is not there.
+        present: class -> whether there is evidence enough for it; without, its mask is empty.
         classes: their names.
     """
 
     mask: Array
     probabilities: npt.NDArray[np.float16]
     confidence: dict[str, float]
+    present: dict[str, bool]
     classes: tuple[str, ...]
 
     @property
@@ -355,21 +357,19 @@ class FewShotSegmenter:
         return Seen(maps, seen.evidence)
 
     def _decided(self, seen: Seen) -> Segmentation:
-        margins, confidence = [], {}
+        present, confidence = {}, {}
         for i, rule in self.rules_.items():
-            found, sign = seen.maps[i - 1], seen.evidence[i - 1]
-            there = not self.empty or sign >= rule.presence
-            margins.append(found - rule.threshold if there else torch.full_like(found, -1.0))
+            name, found, sign = self.classes_[i - 1], seen.maps[i - 1], seen.evidence[i - 1]
+            present[name] = not self.empty or sign >= rule.presence
             inside = found > rule.threshold
             odds = (sign - rule.presence) / rule.spread if math.isfinite(rule.presence) else 2.0
             share = 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
-            shown = there and bool(inside.any())
+            shown = present[name] and bool(inside.any())
             sure = share * float(found[inside].mean()) if shown else 1 - share
-            confidence[self.classes_[i - 1]] = round(sure, 4)
-        stacked = torch.stack(margins)
-        best, which = stacked.max(dim=0)
-        mask = torch.where(best > 0, which + 1, 0).to(torch.uint8).numpy()
-        return Segmentation(mask, seen.maps.half().numpy(), confidence, self.classes_)
+            confidence[name] = round(sure, 4)
+        thresholds = [rule.threshold for rule in self.rules_.values()]
+        mask = decide(seen.maps, thresholds, list(present.values())).numpy()
+        return Segmentation(mask, seen.maps.half().numpy(), confidence, present, self.classes_)
 
     def _outliner(self, model: nn.Module, size: int) -> Outliner:
         return Outliner(with_views(model), size, self._device(), self.batch)
