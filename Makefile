@@ -4,8 +4,13 @@
 
 PYTHON ?= python3
 ENV := .venv/.installed
+EXTRAS := demo app coco peft export openvino labelstudio docs
+# its own pins (Flask 1, Jinja2 3.0) are older than what it works with
+LABEL_STUDIO_ML := label-studio-ml==1.0.9
+empty :=
+comma := ,
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs setup clean
 
 demo: $(ENV)
 	.venv/bin/svfseg demo --out demo
@@ -18,17 +23,22 @@ lint: $(ENV)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict src
 
+docs: $(ENV)
+	.venv/bin/mkdocs build --strict
+
 setup: $(ENV)
 
 $(ENV): pyproject.toml uv.lock
 	@if command -v uv >/dev/null 2>&1; then \
-		uv sync --locked --extra demo --extra coco --extra peft --extra export --extra openvino --group dev; \
+		uv sync --locked $(addprefix --extra ,$(EXTRAS)) --group dev \
+		&& uv pip install --python .venv/bin/python --no-deps $(LABEL_STUDIO_ML); \
 	else \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 			|| { echo "svfseg needs Python 3.11 or later: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }; \
 		test -x .venv/bin/python -a -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv; \
 		.venv/bin/python -m pip install --upgrade 'pip>=25.1' \
-		&& .venv/bin/python -m pip install --editable '.[demo,coco,peft,export,openvino]' --group dev; \
+		&& .venv/bin/python -m pip install --editable '.[$(subst $(empty) $(empty),$(comma),$(EXTRAS))]' --group dev \
+		&& .venv/bin/python -m pip install --no-deps $(LABEL_STUDIO_ML); \
 	fi
 	@touch $(ENV)
 

@@ -17,6 +17,7 @@ from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_conf
 from svfseg.data_cli import run_data
 from svfseg.lab_cli import run_analyze, run_study
 from svfseg.tool_cli import run_export, run_fit, run_predict, run_report
+from svfseg.web_cli import run_app, run_label_studio, run_serve
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,9 @@ def run_demo(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "fit": (run_fit, "learn classes from a few marked images of yours; one file"),
     "predict": (run_predict, "outline them in other images, in many formats"),
+    "app": (run_app, "the same on a page in the browser: mark, learn, look through, save"),
+    "serve": (run_serve, "fit and predict for programs, over HTTP"),
+    "label-studio": (run_label_studio, "a backend that pre-labels tasks of Label Studio"),
     "export": (run_export, "a task as ONNX, for programs without torch"),
     "report": (run_report, "a page of predictions, the doubtful ones first"),
     "train": (run_train, "train a head, and what the strategy tunes of the backbone"),

@@ -1,0 +1,1 @@
+"""Fitted tasks over HTTP: a service for programs, a page for people (extra ``app``)."""

@@ -1,0 +1,66 @@
+"""What the service did, as Prometheus reads it."""
+
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# a request that no route matched, or that was refused before one was sought
+NO_ROUTE = "none"
+
+
+class Metrics:
+    """Counters of one application, in a registry of their own.
+
+    Args:
+        loaded: gives the number of tasks in memory.
+        busy: gives the number of fits and predictions that run or wait.
+    """
+
+    def __init__(self, loaded: Callable[[], int], busy: Callable[[], int]) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "svfseg_requests", "Requests answered", ["method", "route", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "svfseg_request_seconds", "From the request's head to the answer's end", ["route"],
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100), registry=registry,
+        )  # fmt: skip
+        self.images = Counter("svfseg_images", "Images predicted", registry=registry)
+        Gauge("svfseg_tasks_loaded", "Tasks in memory", registry=registry).set_function(loaded)
+        Gauge("svfseg_busy", "Fits and predictions running or waiting", registry=registry
+              ).set_function(busy)  # fmt: skip
+
+
+class Meter:
+    """ASGI middleware that counts every request, the refused ones too: the outermost.
+
+    Args:
+        app: the application.
+        metrics: where to count.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, start = 500, time.perf_counter()
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            # the template, not the path: names of tasks would make a series each
+            route = getattr(scope.get("route"), "path", NO_ROUTE)
+            self.metrics.requests.labels(scope["method"], route, status).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - start)

@@ -1,0 +1,83 @@
+"""Whatever goes wrong is answered alike: a status and {"error": one clear line}."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as PlainHTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+
+class Problem(BaseModel):
+    """What every refusal holds."""
+
+    error: str = Field(description="What was found, what was expected, what to do.")
+
+
+# for ``responses`` of a route: what any of them may answer
+PROBLEMS: dict[int | str, dict[str, object]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in (
+        (401, "The token is missing or wrong."),
+        (413, "The upload is too large."),
+        (422, "What was sent is not what is expected."),
+        (503, "Too many requests at once: try again."),
+        (504, "It took too long."),
+    )
+}
+
+
+class UnknownTaskError(LookupError):
+    """No task of that name: 404."""
+
+
+class DamagedTaskError(ValueError):
+    """A task is there and cannot be used: 409."""
+
+
+def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The answer to a request that is refused."""
+    return JSONResponse({"error": " ".join(line.split())}, status, headers)
+
+
+def explain_problems(app: FastAPI) -> None:
+    """Make an application answer in this form: ValueError is bad input, the rest is ours."""
+
+    @app.exception_handler(PlainHTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        line = str(error.detail)
+        if line == HTTPStatus(error.status_code).phrase:  # raised by the framework, which says less
+            line = f"{request.method} {request.url.path} is no route: /docs lists what there is"
+        elif error.status_code == 400:
+            line = f"the body cannot be read ({line}): send it as /docs says"
+        return problem(error.status_code, line, dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first, *more = error.errors()
+        if "UploadFile" in first["msg"]:
+            first = {**first, "msg": "expected a file"}
+        where = ".".join(map(str, first["loc"][1:])) or "the body"
+        found, expected = first.get("input"), str(first["msg"])
+        shown = f" is {found!r:.60}" if isinstance(found, (str, int, float)) else ""
+        rest = f" (and {len(more)} more)" if more else ""
+        line = f"{where}{shown}: {expected[:1].lower()}{expected[1:]}{rest}; see /docs"
+        return problem(422, line)
+
+    @app.exception_handler(UnknownTaskError)
+    async def unknown(request: Request, error: UnknownTaskError) -> JSONResponse:
+        return problem(404, str(error))
+
+    @app.exception_handler(DamagedTaskError)
+    async def damaged(request: Request, error: DamagedTaskError) -> JSONResponse:
+        return problem(409, str(error))
+
+    @app.exception_handler(ValueError)
+    async def unfit(request: Request, error: ValueError) -> JSONResponse:
+        return problem(422, str(error))
+
+    @app.exception_handler(Exception)
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        return problem(500, "the server failed, which is its fault: its log says where")

@@ -1,0 +1,277 @@
+"""``svfseg app``, ``serve`` and ``label-studio``: what answers in a browser or over HTTP."""
+
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from svfseg.arguments import parse
+
+
+@dataclass(frozen=True)
+class AppArguments:
+    """Mark, learn, look through and save, on a page in the browser."""
+
+    project: Positional[Path] = Path("project")
+    """Folder in which all is kept as you go; made if it is not there."""
+    images: tuple[Path, ...] = ()
+    """Images or folders of images to copy into it, those that it does not have yet."""
+    host: str = "127.0.0.1"
+    """Address to listen on; one that others reach needs a token."""
+    port: int = 7860
+    """Port to listen on; 0 takes a free one."""
+    token: str | None = None
+    """What browsers must show, by the link that is printed; by default $SVFSEG_TOKEN."""
+    allow_host: tuple[str, ...] = ()
+    """Names to answer to beside localhost, such as that of a proxy in front."""
+    max_upload: float = 400
+    """Largest upload, MB."""
+    max_pixels: int = 60_000_000
+    """Most pixels of an image."""
+    no_browser: bool = False
+    """Only print the address."""
+    model: str = "default"
+    """default, a run folder, or owner/name on the Hugging Face hub."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+def run_app(arguments: Sequence[str]) -> None:
+    """Run ``svfseg app PROJECT``."""
+    parsed = parse(AppArguments, "app", arguments)
+    need_packages("fastapi", "uvicorn", "python_multipart")
+    token = parsed.token or os.environ.get("SVFSEG_TOKEN") or None
+    local = _check_host(parsed.host, token)
+    with _listen(parsed.host, parsed.port) as listening:
+        print("loading", file=sys.stderr)
+        from svfseg.predictions import find_images
+        from svfseg.sources import find_model
+        from svfseg.web.limits import Limits
+        from svfseg.web.page import PageSettings, create_page
+        from svfseg.web.project import Project
+
+        find_model(parsed.model)  # better missed now than after an hour of painting
+        wanted = find_images(parsed.images) if parsed.images else []
+        project = Project(parsed.project)
+        for path in wanted:
+            if not project.has(path.name):
+                project.add_image(path.name, path.read_bytes(), parsed.max_pixels)
+        # a page asks for many small pictures at once
+        limits = Limits(
+            token, local, frozenset(parsed.allow_host), int(parsed.max_upload * 1e6), 64, 600,
+            frozenset({"/open/*", "/static/*"}), frozenset({"/api/state", "/api/stop"}),
+        )  # fmt: skip
+        page = create_page(
+            project, PageSettings(limits, parsed.max_pixels, parsed.model, parsed.device)
+        )
+        address = _address(parsed.host, listening) + ("" if token is None else f"/open/{token}")
+        print(f"{parsed.project} is open at {address}", flush=True)
+        if not parsed.no_browser and sys.stdout.isatty():
+            webbrowser.open(address)
+        serve(page, listening, 10, lambda: page.state.worker.job["running"])
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """Fit, predict and keep tasks for programs, over HTTP."""
+
+    tasks: Path = Path("tasks")
+    """Folder of the tasks' files, NAME.svf; made if it is not there."""
+    host: str = "127.0.0.1"
+    """Address to listen on; one that others reach needs a token."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    token: str | None = None
+    """What requests must carry (Authorization: Bearer TOKEN); by default $SVFSEG_TOKEN, which other
+    users of this machine cannot see."""
+    allow_host: tuple[str, ...] = ()
+    """Names to answer to beside localhost, such as that of a proxy in front."""
+    max_upload: float = 64
+    """Largest upload, MB."""
+    max_pixels: int = 40_000_000
+    """Most pixels of an image; a fit may have eight times as many in all."""
+    max_seconds: float = 120
+    """Longest time of a request; on a stop, running ones have as long to finish."""
+    at_once: int = 16
+    """Requests that may run or wait; more are told to try again."""
+    workers: int = 1
+    """Fits and predictions computed at once; with two, predictions do not wait for a fit."""
+    model: str = "default"
+    """Base model of all tasks: default, a run folder, or owner/name on the Hugging Face hub."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+def run_serve(arguments: Sequence[str]) -> None:
+    """Run ``svfseg serve --tasks DIR``."""
+    parsed = parse(ServeArguments, "serve", arguments)
+    need_packages("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+    for name in ("max_upload", "max_pixels", "max_seconds", "at_once", "workers"):
+        if not getattr(parsed, name) > 0:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(parsed, name)}: expected more than 0"
+            )
+    from svfseg.web.limits import Limits
+
+    token = parsed.token or os.environ.get("SVFSEG_TOKEN") or None
+    local = _check_host(parsed.host, token)
+    limits = Limits(
+        token, local, frozenset(parsed.allow_host), int(parsed.max_upload * 1e6),
+        parsed.at_once, parsed.max_seconds,
+    )  # fmt: skip
+    with _listen(parsed.host, parsed.port) as listening:
+        print("loading", file=sys.stderr)
+        from svfseg.web.service import ServiceSettings, create_service
+
+        settings = ServiceSettings(
+            limits, parsed.max_pixels, parsed.model, parsed.device, parsed.workers
+        )
+        service = create_service(parsed.tasks, settings)
+        address = _address(parsed.host, listening)
+        print(f"serving {parsed.tasks} on {address} (routes: {address}/docs)", flush=True)
+        serve(service, listening, parsed.max_seconds, service.state.work.__len__)
+
+
+def need_packages(*modules: str) -> None:
+    """Raise ValueError with advice where a package of the extra is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            name = module.replace("_", "-")
+            raise ValueError(f"serving needs the package {name}: pip install 'svfseg[app]'")
+
+
+def serve(
+    app: Any, listening: socket.socket, seconds: float, count_jobs: Callable[[], int]
+) -> None:
+    """Answer until SIGTERM or SIGINT, and let running requests finish.
+
+    Args:
+        app: an ASGI application.
+        listening: where.
+        seconds: that they have for it.
+        count_jobs: gives the number of jobs in threads of the application; those that still run
+            in the end are given up.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", server_header=False)
+    config.timeout_graceful_shutdown = max(1, int(seconds))
+    server = uvicorn.Server(config)
+
+    # uvicorn raises the signal again once it has stopped: a stop that was asked for is no failure
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server.run(sockets=[listening])
+    if count_jobs():  # nobody waits for them any more; files are whole in any case
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _check_host(host: str, token: str | None) -> bool:
+    """Whether only this machine reaches an address; one that others reach needs a token."""
+    from svfseg.web.limits import is_loopback
+
+    local = is_loopback(host)
+    if not local and token is None:
+        raise ValueError(
+            f"--host {host} is reached by others, and there is no token: set SVFSEG_TOKEN, or "
+            "listen on 127.0.0.1"
+        )
+    return local
+
+
+def _address(host: str, listening: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=256)
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"cannot listen on {host}, port {port} ({getattr(error, 'strerror', None) or error}): "
+            "choose another --port, 0 for a free one, or another --host"
+        ) from error
+    # asyncio does this for sockets that it opens: without it every answer waits 40 ms for an ACK
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+@dataclass(frozen=True)
+class LabelStudioArguments:
+    """Answer Label Studio: predict masks of its tasks, fit on what is submitted there."""
+
+    project: Path
+    """Folder of what was submitted and fitted; made if it is not there. One for each project."""
+    images: Path | None = None
+    """Folder of the images: what Label Studio serves as local files, or its media folder."""
+    url: str | None = None
+    """Address of Label Studio, to fetch images from; needs --api-key too."""
+    api_key: str | None = None
+    """Legacy token of a user of it; by default $LABEL_STUDIO_API_KEY, which other users of this
+    machine cannot see."""
+    host: str = "127.0.0.1"
+    """Address to listen on; whoever reaches it can predict and submit, no token is asked for."""
+    port: int = 9090
+    """Port to listen on; 0 takes a free one."""
+    newest: int = 10
+    """Of each class, and of the images without any, at most so many are fitted on: the newest."""
+    wait: float = 2.0
+    """Seconds without a further annotation before it fits."""
+    model: str = "default"
+    """default, a run folder, or owner/name on the Hugging Face hub."""
+    adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
+    """What is tuned on the supports."""
+    size: int | None = None
+    """Side that images or tiles are fitted to, pixels; by default the model's own."""
+    tile: bool = False
+    """Cut images into squares of --size at their own resolution: for thin or small things."""
+    never_empty: bool = False
+    """Outline something in every image, whatever the evidence."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+def run_label_studio(arguments: Sequence[str]) -> None:
+    """Run ``svfseg label-studio --project DIR``."""
+    parsed = parse(LabelStudioArguments, "label-studio", arguments)
+    if parsed.images is not None and not parsed.images.is_dir():
+        raise FileNotFoundError(f"no folder at {parsed.images}: give that of the images")
+    if parsed.newest < 1 or parsed.wait < 0:
+        raise ValueError(
+            f"--newest is {parsed.newest} and --wait {parsed.wait:g}: expected at least 1 and 0"
+        )
+    import logging
+
+    from svfseg.segmenter import FewShotSegmenter
+    from svfseg.web.labelstudio.backend import serve_project
+    from svfseg.web.labelstudio.images import ImageSource
+    from svfseg.web.labelstudio.project import Project
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    with _listen(parsed.host, parsed.port) as listening:
+        segmenter = FewShotSegmenter.from_pretrained(
+            parsed.model,
+            adapt=None if parsed.adapt == "none" else parsed.adapt,
+            size=parsed.size,
+            tile=parsed.tile,
+            empty=not parsed.never_empty,
+            device=parsed.device,
+        )
+        token = parsed.api_key or os.environ.get("LABEL_STUDIO_API_KEY")
+        images = ImageSource(parsed.images, parsed.url, token)
+        project = Project(parsed.project, images, segmenter, parsed.newest, parsed.wait)
+        serve_project(project, listening)
