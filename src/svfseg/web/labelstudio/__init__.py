@@ -1,0 +1,1 @@
+"""A machine-learning backend for Label Studio: masks from the annotations submitted there."""
