@@ -1,0 +1,400 @@
+"""A project of the page: images, what is marked in them, what was learned and found; a folder."""
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from svfseg import __version__
+from svfseg.calibration import decide
+from svfseg.data.given import as_image
+from svfseg.data.images import Array, overlay, read_mask
+from svfseg.formats import WRITERS, Named, join_coco, palette
+from svfseg.segmenter import FewShotSegmenter, Segmentation
+from svfseg.svf.files import replace_file
+from svfseg.web.limits import decode_image
+
+STATE, TASK = "project.json", "task.svf"
+# What browsers show, and is kept as it came; all else is kept as PNG.
+SHOWN = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+# Masks are painted at most at so many pixels, and scaled to the image's.
+PAINTED = 4_000_000
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00a5a5", "#f032e6", "#9a8400")
+
+
+class Project:
+    """Everything a person did, on disk as soon as it is done; any thread may call.
+
+    The folder holds project.json, images/ as they came, masks/NAME.png (ids), found/NAME/ID.png
+    (probability in 1/255) and task.svf: it can be copied to another machine.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        ValueError: a folder that holds something else, or a damaged project.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = threading.RLock()
+        self.revision = 0
+        path = folder / STATE
+        if path.is_file():
+            try:
+                self.state = {**_fresh(), **json.loads(path.read_text())}
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} is damaged ({error}): restore it, or remove it"
+                ) from error
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is no project: expected {STATE} in it, or an empty folder")
+        else:
+            self.state = _fresh()
+        for part in ("images", "masks", "found"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        self._write()
+
+    def _write(self) -> None:
+        self.revision += 1
+        with replace_file(self.folder / STATE) as fresh:
+            fresh.write_text(json.dumps(self.state, indent=1) + "\n")
+
+    # images
+
+    def add_image(self, name: str, data: bytes, max_pixels: int) -> str:
+        """Keep an image under a name of its own, and give that name.
+
+        Raises:
+            ValueError: no image, a damaged one, or one with too many pixels.
+        """
+        image = decode_image(data, max_pixels, name)
+        stem = _stem(name)
+        with self.lock:
+            kind = _shown_as(data)
+            taken = {Path(other).stem.lower() for other in self.state["images"]}
+            free = next(
+                s for s in (stem, *(f"{stem}-{i}" for i in range(2, 10**6)))
+                if s.lower() not in taken
+            )  # fmt: skip
+            path = self.folder / "images" / f"{free}{kind or '.png'}"
+            with replace_file(path) as fresh:
+                if kind is None:
+                    Image.fromarray(image).save(fresh, "PNG")
+                else:
+                    fresh.write_bytes(data)
+            height, width = image.shape[:2]
+            self.state["images"][path.name] = {"width": width, "height": height, "marked": []}
+            self._write()
+            return path.name
+
+    def has(self, name: str) -> bool:
+        """Whether an image of a file's name is in it."""
+        return _stem(name) in {Path(other).stem for other in self.state["images"]}
+
+    def remove_image(self, name: str) -> None:
+        """Forget an image and all that belongs to it."""
+        with self.lock:
+            self.path(name).unlink(missing_ok=True)
+            self._mask_path(name).unlink(missing_ok=True)
+            shutil.rmtree(self._found_folder(name), ignore_errors=True)
+            del self.state["images"][name]
+            self._write()
+
+    def path(self, name: str) -> Path:
+        """The file of an image.
+
+        Raises:
+            KeyError: no image of that name.
+        """
+        self.state["images"][name]
+        return self.folder / "images" / name
+
+    # classes
+
+    def set_classes(self, names: Sequence[str]) -> None:
+        """Name the classes; more may be added at the end.
+
+        Raises:
+            ValueError: no name, or the same twice, or fewer than there are.
+        """
+        cleaned = [" ".join(name.split()) for name in names]
+        if not all(cleaned) or len(set(cleaned)) < len(cleaned):
+            raise ValueError("every class needs a name of its own")
+        with self.lock:
+            if len(cleaned) < len(self.state["classes"]):
+                raise ValueError("a class is taken away by removing it, not by naming fewer")
+            self.state["classes"] = cleaned
+            self._write()
+
+    def remove_class(self, class_id: int) -> None:
+        """Take a class away, from all masks too; what was learned and found with it goes."""
+        with self.lock:
+            if not 1 <= class_id <= len(self.state["classes"]) or len(self.state["classes"]) == 1:
+                raise ValueError("the last class stays: rename it")
+            del self.state["classes"][class_id - 1]
+            for name, image in self.state["images"].items():
+                if image["marked"]:
+                    mask = self.mask(name)
+                    mask[mask == class_id] = 0
+                    mask[(mask > class_id) & (mask < 255)] -= 1
+                    self._keep_mask(name, mask)
+                image.pop("found", None)
+            self.state |= {"learned": [], "thresholds": {}}
+            (self.folder / TASK).unlink(missing_ok=True)
+            self._write()
+
+    # what is marked
+
+    def mask(self, name: str) -> Array:
+        """(height, width) of ids, as the image is large; zeros where nothing is marked."""
+        about, path = self.state["images"][name], self._mask_path(name)
+        if not path.is_file():
+            return np.zeros((about["height"], about["width"]), np.uint8)
+        return read_mask(path).copy()
+
+    def set_mask(self, name: str, ids: Array) -> int:
+        """Keep what a person marked; scaled to the image where it was painted smaller.
+
+        Returns:
+            Version of the image's marks.
+
+        Raises:
+            KeyError: no such image.
+            ValueError: ids that are no classes, or another shape than the image's.
+        """
+        with self.lock:
+            about = self.state["images"][name]
+            size = about["width"], about["height"]
+            if ids.shape[::-1] not in (size, work_size(*size)):
+                raise ValueError(
+                    f"the mask of {name} is {ids.shape[1]}x{ids.shape[0]}: expected "
+                    f"{size[0]}x{size[1]}"
+                )
+            unknown = set(np.unique(ids).tolist()) - {*range(len(self.state["classes"]) + 1), 255}
+            if unknown:
+                raise ValueError(f"the mask of {name} holds ids {sorted(unknown)} of no class")
+            scaled = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
+            self._keep_mask(name, np.asarray(scaled))
+            about.pop("without", None)
+            self._write()
+            return int(about["version"])
+
+    def set_without(self, name: str, without: bool) -> int:
+        """Say that an image holds none of the classes, an example too; gives its version."""
+        with self.lock:
+            about = self.state["images"][name]
+            self._mask_path(name).unlink(missing_ok=True)
+            about["marked"] = []
+            about["without"] = without
+            about["version"] = about.get("version", 0) + 1
+            self._write()
+            return int(about["version"])
+
+    def _keep_mask(self, name: str, mask: Array) -> None:
+        about = self.state["images"][name]
+        about["marked"] = sorted(set(np.unique(mask).tolist()) - {0, 255})
+        about["version"] = about.get("version", 0) + 1
+        if not about["marked"]:
+            self._mask_path(name).unlink(missing_ok=True)
+            return
+        image = Image.fromarray(mask)
+        colors = palette(len(self.state["classes"]))
+        image.putpalette([channel for color in colors for channel in color])
+        with replace_file(self._mask_path(name)) as fresh:
+            image.save(fresh, "PNG")
+
+    # what is learned and found
+
+    def supports(self) -> tuple[list[Path], list[Array | None]]:
+        """Images that are examples, and their masks; None: none of the classes."""
+        names = [n for n, about in self.state["images"].items() if is_example(about)]
+        return [self.path(n) for n in names], [
+            self.mask(n) if self.state["images"][n]["marked"] else None for n in names
+        ]
+
+    def keep_task(self, segmenter: FewShotSegmenter) -> None:
+        """Keep what was learned; what was found before is marked as older."""
+        with self.lock:
+            segmenter.save(self.folder / TASK)
+            self.state["learned"] = list(segmenter.classes_)
+            self.state["thresholds"] = {
+                name: segmenter.rules_[i].threshold
+                for i, name in enumerate(segmenter.classes_, start=1)
+            }
+            self.state["fits"] += 1
+            self._write()
+
+    def keep_found(self, name: str, found: Segmentation) -> None:
+        """Keep the probabilities found in an image: thresholds may still move."""
+        with self.lock:
+            if name not in self.state["images"]:  # removed meanwhile
+                return
+            folder = self._found_folder(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            for i, probability in enumerate(found.probabilities, start=1):
+                grey = np.round(probability.astype(np.float32) * 255).astype(np.uint8)
+                with replace_file(folder / f"{i}.png") as fresh:
+                    Image.fromarray(grey).save(fresh, "PNG", compress_level=1)
+            about = self.state["images"][name]
+            about["found"] = {
+                "confidence": found.confidence,
+                "present": found.present,
+                "fit": self.state["fits"],
+            }
+            about["version"] = about.get("version", 0) + 1
+            self._write()
+
+    def found_path(self, name: str, class_id: int) -> Path:
+        """The file of the probabilities of a class in an image.
+
+        Raises:
+            KeyError: no such image, or nothing found in it yet.
+        """
+        if not 1 <= class_id <= len(self.state["images"][name]["found"]["present"]):
+            raise KeyError(class_id)
+        return self._found_folder(name) / f"{class_id}.png"
+
+    def set_threshold(self, name: str, value: float) -> None:
+        """Move the probability from which a pixel belongs to a class.
+
+        Raises:
+            ValueError: not between 0 and 1, or no class that was learned.
+        """
+        if name not in self.state["thresholds"] or not 0 < value < 1:
+            raise ValueError(f"threshold {value} of {name}: expected between 0 and 1, of a class "
+                             "that was learned")  # fmt: skip
+        with self.lock:
+            self.state["thresholds"][name] = value
+            self._write()
+
+    def answer(self, name: str) -> Array | None:
+        """What counts for an image, (height, width) of ids: what is marked, else what was found."""
+        about = self.state["images"][name]
+        if is_example(about):
+            return np.where(self.mask(name) == 255, 0, self.mask(name))
+        if "found" not in about:
+            return None
+        present = about["found"]["present"]
+        maps = [read_mask(self.found_path(name, i)) for i in range(1, len(present) + 1)]
+        levels = [self.state["thresholds"].get(c, 0.5) for c in present]
+        stacked = torch.from_numpy(np.stack(maps)).float() / 255
+        return decide(stacked, levels, list(present.values())).numpy()
+
+    def drawn(self, name: str, side: int) -> Image.Image:
+        """An image with what counts laid over it, at most ``side`` wide or high."""
+        small = Image.fromarray(as_image(self.path(name)))
+        small.thumbnail((side, side))
+        answer = self.answer(name)
+        if answer is None:
+            return small
+        ids = np.asarray(Image.fromarray(answer).resize(small.size, Image.Resampling.NEAREST))
+        shown = np.asarray(small)
+        for class_id in sorted(set(np.unique(ids).tolist()) - {0}):
+            code = COLORS[(class_id - 1) % len(COLORS)]
+            color = (int(code[1:3], 16), int(code[3:5], 16), int(code[5:], 16))
+            shown = overlay(shown, (ids == class_id).astype(np.uint8), color)
+        return Image.fromarray(shown)
+
+    def export(self, folder: Path, form: str) -> int:
+        """Write the masks of all images that have an answer, and give their number.
+
+        Args:
+            folder: to write, empty.
+            form: of `svfseg.formats.WRITERS`.
+
+        Raises:
+            ValueError: no such format, or no answer yet.
+        """
+        if form not in WRITERS:
+            raise ValueError(f"unknown format {form}: expected {', '.join(WRITERS)}")
+        classes = tuple(self.state["classes"])
+        count = 0
+        for name, about in self.state["images"].items():
+            mask = self.answer(name)
+            if mask is None:
+                continue
+            found = about.get("found", {}).get("confidence", {})
+            sure = {c: 1.0 if is_example(about) else found.get(c, 0.0) for c in classes}
+            WRITERS[form](folder, Named(Path(name), mask, classes, sure))
+            count += 1
+        if not count:
+            raise ValueError("nothing is marked or found yet: mark an example, and learn from it")
+        if form == "coco":
+            join_coco(folder)
+            shutil.rmtree(folder / "coco")
+        return count
+
+    def shown(self) -> dict[str, Any]:
+        """What the page needs to know."""
+        with self.lock:
+            images = [
+                {
+                    "name": name,
+                    "width": about["width"],
+                    "height": about["height"],
+                    "work": work_size(about["width"], about["height"]),
+                    "marked": about["marked"],
+                    "without": about.get("without", False),
+                    "version": about.get("version", 0),
+                    "found": _with_age(about.get("found"), self.state["fits"]),
+                }
+                for name, about in self.state["images"].items()
+            ]
+            return {
+                "version": __version__,
+                "revision": self.revision,
+                "name": self.folder.resolve().name,
+                "images": images,
+                "classes": self.state["classes"],
+                "colors": COLORS,
+                "learned": self.state["learned"],
+                "thresholds": self.state["thresholds"],
+            }
+
+    def _mask_path(self, name: str) -> Path:
+        return self.folder / "masks" / f"{Path(name).stem}.png"
+
+    def _found_folder(self, name: str) -> Path:
+        return self.folder / "found" / Path(name).stem
+
+
+def is_example(about: dict[str, Any]) -> bool:
+    """Whether something is marked in an image, or that nothing is in it."""
+    return bool(about["marked"] or about.get("without"))
+
+
+def work_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which masks of an image are painted."""
+    ratio = min(1.0, (PAINTED / (width * height)) ** 0.5)
+    return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
+def _stem(name: str) -> str:
+    """What a file may be called on any system."""
+    own = Path(name.replace("\\", "/")).stem
+    return re.sub(r"[^\w.-]+", "_", own).strip("._")[:100] or "image"
+
+
+def _fresh() -> dict[str, Any]:
+    return {"classes": ["thing"], "images": {}, "learned": [], "thresholds": {}, "fits": 0}
+
+
+def _with_age(found: dict[str, Any] | None, fits: int) -> dict[str, Any] | None:
+    return None if found is None else {**found, "old": found["fit"] != fits}
+
+
+def _shown_as(data: bytes) -> str | None:
+    """The ending of a file that every browser shows upright as it is; None for others."""
+    import io
+
+    with Image.open(io.BytesIO(data)) as image:
+        turned = image.getexif().get(0x0112, 1) != 1
+        return None if turned else SHOWN.get(image.format or "")

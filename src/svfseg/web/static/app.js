@@ -1,0 +1,584 @@
+// The page: what the project holds, what is shown of it, and what a person does.
+
+import { Editor } from "./editor.js";
+import { decide, grey, readGrey, writeRed } from "./pixels.js";
+
+const $ = (id) => document.getElementById(id);
+const BUSY_POLL = 400;
+const IDLE_POLL = 5000;
+const SAVE_AFTER = 250;
+
+let state = { images: [], classes: [], colors: [], learned: [], thresholds: {}, formats: [], revision: -1 };
+let job = { running: false, kind: "none" };
+let current = null; // name of the image that is shown
+let shown = null; // { version, maps, present } of it
+let classId = 1;
+let unsaved = false;
+let saving = Promise.resolve();
+let sending = 0; // masks on their way
+let starting = null; // the job that was asked for and is not confirmed yet
+let saveTimer = 0;
+let pollTimer = 0;
+let lost = false;
+let told = Date.now() / 1000; // errors of jobs that began before are old news
+
+const editor = new Editor($("stage"), { changed: onPainted, grow: growRegion });
+
+// ---- talking to the program
+
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    if (!lost) say("The program does not answer. Is it still running? What you marked last may not be saved.");
+    lost = true;
+    return null;
+  }
+  lost = false;
+  if (response.ok) return response;
+  const text = await response.text();
+  let line = text;
+  try {
+    line = JSON.parse(text).error;
+  } catch {
+    line = `The program failed (${response.status}).`;
+  }
+  say(line);
+  return null;
+}
+
+const json = (method, body) => ({
+  method,
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(body),
+});
+const to = (name, ...rest) => ["/api/images", encodeURIComponent(name), ...rest].join("/");
+
+async function poll() {
+  clearTimeout(pollTimer);
+  const response = await ask(`/api/state?revision=${state.revision}`);
+  if (response) {
+    const fresh = await response.json();
+    job = fresh.job;
+    if (fresh.images) {
+      state = fresh;
+      render();
+    }
+    renderJob();
+    if (!job.running && job.error && job.began > told) {
+      told = job.began;
+      say(job.error);
+    }
+  }
+  pollTimer = setTimeout(poll, job.running ? BUSY_POLL : IDLE_POLL);
+}
+
+function say(line) {
+  const note = document.createElement("p");
+  const text = document.createElement("span");
+  const close = document.createElement("button");
+  text.textContent = line;
+  close.textContent = "Close";
+  close.addEventListener("click", () => note.remove());
+  note.append(text, close);
+  $("messages").append(note);
+  while ($("messages").children.length > 3) $("messages").firstChild.remove();
+}
+
+// ---- images
+
+const record = (name) => state.images.find((image) => image.name === name);
+const isExample = (image) => image.marked.length > 0 || image.without;
+const sureness = (image) => (image.found ? Math.min(...Object.values(image.found.confidence)) : 2);
+
+function ordered() {
+  if ($("sort").value === "added") return state.images;
+  const rank = (image) => (isExample(image) ? 3 : sureness(image));
+  return [...state.images].sort((a, b) => rank(a) - rank(b));
+}
+
+// A picture's address changes with what is drawn on it.
+function drawnAt(image) {
+  const cuts = image.found && !isExample(image) ? Object.values(state.thresholds).join("_") : "";
+  return `${to(image.name, "drawn")}?version=${image.version}.${cuts}`;
+}
+
+function caption(image) {
+  if (image.without) return ["not in this one", "example"];
+  if (image.marked.length) return ["example", "example"];
+  if (!image.found) return ["to do", ""];
+  const nothing = !Object.values(image.found.present).some(Boolean);
+  const sure = sureness(image);
+  const age = image.found.old ? ", before the last learning" : "";
+  const text = `${nothing ? "not found" : "found"}, ${Math.round(100 * sure)} % sure${age}`;
+  return [text, sure < 0.5 ? "doubt" : ""];
+}
+
+function renderList() {
+  const list = $("images");
+  const rows = new Map([...list.children].map((row) => [row.dataset.name, row]));
+  const wanted = ordered().map((image) => {
+    const row = rows.get(image.name) ?? newRow(image.name);
+    const picture = row.querySelector("img");
+    const address = drawnAt(image);
+    if (picture.getAttribute("src") !== address) picture.src = address;
+    const [text, kind] = caption(image);
+    const small = row.querySelector("small");
+    small.textContent = text;
+    small.className = kind;
+    row.querySelector("button").setAttribute("aria-current", String(image.name === current));
+    return row;
+  });
+  if (wanted.some((row, i) => list.children[i] !== row) || list.children.length !== wanted.length) {
+    list.replaceChildren(...wanted);
+  }
+  $("none").hidden = state.images.length > 0;
+}
+
+function newRow(name) {
+  const row = document.createElement("li");
+  const button = document.createElement("button");
+  const picture = document.createElement("img");
+  const title = document.createElement("span");
+  row.dataset.name = name;
+  button.type = "button";
+  picture.alt = "";
+  picture.loading = "lazy";
+  title.textContent = name;
+  button.append(picture, title, document.createElement("small"));
+  button.addEventListener("click", () => open(name));
+  row.append(button);
+  return row;
+}
+
+async function addFiles(files) {
+  const sent = [...files];
+  let first = null;
+  for (let at = 0; at < sent.length; at += 8) {
+    const form = new FormData();
+    sent.slice(at, at + 8).forEach((file) => form.append("images", file, file.name));
+    if (sent.length > 8) $("status").textContent = `adding ${at} of ${sent.length} images`;
+    const response = await ask("/api/images", { method: "POST", body: form });
+    if (!response) continue;
+    const { added, problems } = await response.json();
+    problems.forEach(say);
+    first ??= added[0];
+    await poll();
+  }
+  if (!current && first) await open(first);
+  renderStatus();
+}
+
+async function open(name) {
+  await flush();
+  const image = record(name);
+  if (!image) return;
+  current = name;
+  shown = null;
+  renderList();
+  const content = await contentOf(image);
+  if (current !== name) return;
+  shown = content;
+  const [width, height] = image.work;
+  editor.open(to(name), name, width, height, content.ids);
+  renderCurrent();
+  document.querySelector('#images [aria-current="true"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+const paints = () => state.classes.map((_, i) => state.colors[i % state.colors.length]);
+
+// Ids of an image: what is marked, else what was found, and its probabilities.
+async function contentOf(image) {
+  const [width, height] = image.work;
+  const content = { version: image.version, maps: null, ids: new Uint8Array(width * height) };
+  if (image.marked.length) content.ids = (await readGrey(`${to(image.name, "mask")}?v=${image.version}`)) ?? content.ids;
+  else if (image.found && !image.without) {
+    content.names = Object.keys(image.found.present);
+    content.present = Object.values(image.found.present);
+    content.maps = await Promise.all(
+      content.names.map((_, i) => readGrey(`${to(image.name, "found", i + 1)}?v=${image.version}`)),
+    );
+    content.ids = decided(content);
+  }
+  return content;
+}
+
+const decided = (content) =>
+  decide(content.maps, content.names.map((name) => state.thresholds[name] ?? 0.5), content.present);
+
+async function stepImage(by) {
+  const names = ordered().map((image) => image.name);
+  const next = names[names.indexOf(current) + by];
+  if (next) await open(next);
+}
+
+// ---- marks
+
+function onPainted() {
+  unsaved = true;
+  clearTimeout(saveTimer);
+  saveTimer = setTimeout(flush, SAVE_AFTER);
+  renderStatus();
+}
+
+// Send what is painted; strokes that come meanwhile go with the next.
+async function flush() {
+  clearTimeout(saveTimer);
+  if (unsaved && current && editor.ids) {
+    unsaved = false;
+    const [name, ids, width, height] = [current, editor.ids.slice(), editor.width, editor.height];
+    sending += 1;
+    saving = saving.then(async () => {
+      const done = await send(name, ids, width, height);
+      sending -= 1;
+      if (name === current) {
+        if (done) shown = { version: done.version };
+        else unsaved = true;
+      }
+      await poll();
+      renderStatus();
+    });
+  }
+  await saving;
+}
+
+// Wiping out all that was found says that the class is not there.
+async function send(name, ids, width, height) {
+  if (record(name)?.found && !ids.some(Boolean)) {
+    const done = await ask(to(name, "without"), json("PUT", true));
+    return done?.json();
+  }
+  const body = await writeRed(ids, width, height);
+  const options = { method: "PUT", headers: { "Content-Type": "image/png" }, body };
+  return (await ask(to(name, "mask"), options))?.json();
+}
+
+async function growRegion(points) {
+  const kind = points.length > 1 ? "scribbles" : "clicks";
+  const thinned = points.filter((_, i) => i % Math.ceil(points.length / 60) === 0 || i === points.length - 1);
+  const inside = thinned.map(([x, y]) => [
+    Math.min(editor.width - 1, Math.max(0, x)),
+    Math.min(editor.height - 1, Math.max(0, y)),
+  ]);
+  const marks = { [kind]: [{ points: kind === "clicks" ? inside[0] : inside, class: classId }] };
+  $("status").textContent = "growing the region";
+  const response = await ask(to(current, "grow"), json("POST", marks));
+  renderStatus();
+  return response ? grey(await response.blob()) : null;
+}
+
+async function accept() {
+  const image = record(current);
+  if (!image || isExample(image) || !shown?.maps) return;
+  if (!editor.ids.some(Boolean)) return setWithout(true);
+  onPainted();
+  await flush();
+}
+
+async function setWithout(value) {
+  await flush();
+  if (await ask(to(current, "without"), json("PUT", value))) {
+    await poll();
+    await open(current);
+  }
+}
+
+// ---- classes
+
+function renderClasses() {
+  classId = Math.min(classId, state.classes.length);
+  editor.classId = classId;
+  editor.paint(paints());
+  const list = $("classes");
+  if (list.contains(document.activeElement) && list.children.length === state.classes.length) return;
+  list.replaceChildren(
+    ...state.classes.map((name, i) => {
+      const row = document.createElement("li");
+      const radio = document.createElement("input");
+      const text = document.createElement("input");
+      Object.assign(radio, { type: "radio", name: "class", checked: i + 1 === classId });
+      radio.setAttribute("aria-label", `mark ${name}`);
+      radio.style.accentColor = state.colors[i % state.colors.length];
+      radio.addEventListener("change", () => chooseClass(i + 1));
+      Object.assign(text, { type: "text", value: name, maxLength: 60, spellcheck: false });
+      text.setAttribute("aria-label", `name of class ${i + 1}`);
+      text.addEventListener("change", () => nameClasses(i, text.value));
+      text.addEventListener("keydown", (event) => event.key === "Enter" && text.blur());
+      row.append(radio, text);
+      if (state.classes.length > 1) {
+        const remove = document.createElement("button");
+        remove.type = "button";
+        remove.textContent = "×";
+        remove.setAttribute("aria-label", `remove class ${name}`);
+        remove.addEventListener("click", () => removeClass(i + 1));
+        row.append(remove);
+      }
+      return row;
+    }),
+  );
+}
+
+function chooseClass(id) {
+  if (id > state.classes.length) return;
+  classId = id;
+  editor.classId = id;
+  document.querySelectorAll('#classes input[type="radio"]').forEach((radio, i) => (radio.checked = i + 1 === id));
+  renderThreshold();
+}
+
+async function nameClasses(at, name) {
+  const names = [...state.classes];
+  names[at] = name;
+  await ask("/api/classes", json("PUT", names));
+  state.revision = -1; // what was typed may not be what is kept
+  await poll();
+}
+
+async function addClass() {
+  await flush();
+  let number = state.classes.length + 1;
+  while (state.classes.includes(`thing ${number}`)) number += 1;
+  if (!(await ask("/api/classes", json("PUT", [...state.classes, `thing ${number}`])))) return;
+  await poll();
+  chooseClass(state.classes.length);
+  const texts = document.querySelectorAll('#classes input[type="text"]');
+  texts[texts.length - 1].select();
+}
+
+async function removeClass(id) {
+  await flush();
+  if (!window.confirm(`Remove ${state.classes[id - 1]}, and all that is marked as it?`)) return;
+  if (await ask(`/api/classes/${id}`, { method: "DELETE" })) {
+    await poll();
+    if (current) await open(current);
+  }
+}
+
+// ---- learning
+
+// Shown as running at once; the next answer says what is so.
+async function start(kind, path, options) {
+  if (job.running || starting) return;
+  starting = { running: true, kind };
+  renderJob();
+  await flush();
+  await ask(path, options);
+  starting = null;
+  await poll();
+}
+
+const learn = () =>
+  start("learning", "/api/learn", json("POST", { adapt: $("adapt").value, tile: $("tile").checked }));
+const outlineRest = () => start("outlining", "/api/outline", { method: "POST" });
+
+function renderJob() {
+  const { running, done, of, kind } = starting ?? job;
+  $("running").hidden = !running;
+  $("learn").disabled = $("rest").disabled = running;
+  if (!running) return;
+  $("progress").value = of ? done / of : 0;
+  if (!of) $("progress").removeAttribute("value");
+  const began = job.phase ?? job.began;
+  const seconds = Math.max(0.1, Date.now() / 1000 - began);
+  const left = done ? Math.ceil((seconds / done) * (of - done)) : null;
+  const unit = kind === "learning" ? "steps" : "images";
+  const speed = done && kind === "outlining" ? `, ${(done / seconds).toFixed(1)} images/s` : "";
+  $("left").textContent = of
+    ? `${kind}: ${done} of ${of} ${unit}${speed}${left === null ? "" : `, ${left} s left`}`
+    : `${kind} …`;
+}
+
+// ---- what is shown
+
+function render() {
+  document.title = `${state.name} – svfseg`;
+  $("project").textContent = state.name;
+  if (current && !record(current)) {
+    current = null;
+    shown = null;
+    editor.reset();
+  }
+  renderClasses();
+  renderList();
+  renderCurrent();
+  const formats = $("format");
+  if (formats.children.length !== state.formats.length) {
+    formats.replaceChildren(...state.formats.map((name) => new Option(name, name)));
+  }
+  const counts = state.classes.map((name, i) => {
+    const count = state.images.filter((image) => image.marked.includes(i + 1)).length;
+    return `${name}: ${count}`;
+  });
+  const without = state.images.filter((image) => image.without).length;
+  $("examples").textContent = `Examples: ${counts.join(", ")}${without ? `; without: ${without}` : ""}`;
+  const answered = state.images.some((image) => image.found || image.marked.length);
+  $("export").disabled = !answered;
+  $("task").disabled = !state.learned.length;
+  if (!current && state.images.length) open(state.images[0].name);
+  else refreshCurrent();
+}
+
+// An answer that came, or an older one replaced, while its image was looked at.
+async function refreshCurrent() {
+  const image = current && record(current);
+  if (!image || !shown || unsaved || sending || shown.version === image.version) return;
+  const fresh = await contentOf(image);
+  if (current !== image.name || unsaved || sending || editor.stroke) return;
+  shown = fresh;
+  editor.show(fresh.ids);
+  renderCurrent();
+}
+
+function renderCurrent() {
+  const image = current && record(current);
+  const example = image && isExample(image);
+  $("accept").disabled = !image || example || !image.found;
+  $("without").disabled = !image;
+  $("without").setAttribute("aria-pressed", String(Boolean(image?.without)));
+  $("clear").disabled = !example;
+  $("remove").disabled = !image;
+  renderThreshold();
+  renderStatus();
+}
+
+function renderThreshold() {
+  const name = state.classes[classId - 1];
+  const value = state.thresholds[name];
+  $("which").textContent = name ?? "";
+  $("threshold").disabled = value === undefined;
+  if (document.activeElement !== $("threshold")) $("threshold").value = value ?? 0.5;
+  $("level").textContent = value === undefined ? "" : value.toFixed(2);
+}
+
+function renderStatus() {
+  const image = current && record(current);
+  if (!image) return ($("status").textContent = "");
+  const [text] = caption(image);
+  const state = unsaved || sending ? "saving" : text;
+  $("status").textContent = `${image.name}, ${image.width}×${image.height}: ${state}`;
+}
+
+function moveThreshold() {
+  const name = state.classes[classId - 1];
+  state.thresholds[name] = Number($("threshold").value);
+  $("level").textContent = state.thresholds[name].toFixed(2);
+  if (shown?.maps && !unsaved) editor.show(decided(shown));
+}
+
+async function keepThreshold() {
+  const name = state.classes[classId - 1];
+  const path = `/api/thresholds/${encodeURIComponent(name)}`;
+  if (await ask(path, json("PUT", state.thresholds[name]))) await poll();
+}
+
+function chooseTool(tool) {
+  editor.tool = tool;
+  editor.corners = [];
+  if (editor.ids) editor.draw();
+  document.querySelectorAll("[data-tool]").forEach((button) => {
+    button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+  });
+}
+
+function resizeBrush(radius) {
+  editor.radius = Math.min(100, Math.max(1, radius));
+  $("radius").value = editor.radius;
+  if (editor.ids) editor.draw();
+}
+
+async function download(path) {
+  await flush();
+  const response = await ask(path);
+  if (!response) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await response.blob());
+  const named = /filename\*=UTF-8''([^;]+)/.exec(response.headers.get("Content-Disposition") ?? "");
+  link.download = named ? decodeURIComponent(named[1]) : "svfseg";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+// ---- hands
+
+document.querySelectorAll("[data-tool]").forEach((button) => {
+  button.addEventListener("click", () => chooseTool(button.dataset.tool));
+});
+const clicks = {
+  add: () => $("files").click(),
+  undo: () => editor.undo(),
+  redo: () => editor.redo(),
+  in: () => editor.zoom(1.4),
+  out: () => editor.zoom(1 / 1.4),
+  fit: () => editor.ids && editor.fit(),
+  previous: () => stepImage(-1),
+  next: () => stepImage(1),
+  accept,
+  without: () => setWithout(!record(current).without),
+  clear: () => setWithout(false),
+  remove: async () => {
+    const name = current;
+    if (!window.confirm(`Take ${name} out of the project, with what is marked in it?`)) return;
+    unsaved = false;
+    if (await ask(to(name), { method: "DELETE" })) await poll();
+  },
+  more: addClass,
+  learn,
+  rest: outlineRest,
+  stop: () => ask("/api/stop", { method: "POST" }),
+  export: () => download(`/api/export?format=${$("format").value}`),
+  task: () => download("/api/task"),
+  help: () => $("keys").showModal(),
+};
+Object.entries(clicks).forEach(([id, act]) => $(id).addEventListener("click", act));
+$("files").addEventListener("change", async () => {
+  const files = [...$("files").files];
+  $("files").value = "";
+  await addFiles(files);
+});
+$("sort").addEventListener("change", renderList);
+$("radius").addEventListener("input", () => resizeBrush(Number($("radius").value)));
+$("threshold").addEventListener("input", moveThreshold);
+$("threshold").addEventListener("change", keepThreshold);
+
+const keys = {
+  b: () => chooseTool("brush"), p: () => chooseTool("polygon"),
+  c: () => chooseTool("grow"), e: () => chooseTool("erase"),
+  "[": () => resizeBrush(editor.radius / 1.25 - 0.2), "]": () => resizeBrush(editor.radius * 1.25 + 0.2),
+  z: () => editor.undo(), y: () => editor.redo(),
+  "+": () => editor.zoom(1.4), "=": () => editor.zoom(1.4), "-": () => editor.zoom(1 / 1.4),
+  0: () => editor.ids && editor.fit(), ",": () => stepImage(-1), ".": () => stepImage(1),
+  x: accept, n: () => current && setWithout(!record(current).without), l: learn,
+};
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches('input[type="text"], select') || $("keys").open;
+  if (typing || event.altKey) return;
+  const key = event.key.toLowerCase();
+  if (event.ctrlKey || event.metaKey) {
+    if (key === "z") (event.shiftKey ? editor.redo() : editor.undo());
+    else return;
+  } else if (/^[1-9]$/.test(key)) chooseClass(Number(key));
+  else if (keys[key]) keys[key]();
+  else return;
+  event.preventDefault();
+});
+
+const body = document.body;
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  body.classList.add("dropping");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget ?? body.classList.remove("dropping"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  body.classList.remove("dropping");
+  addFiles(event.dataTransfer.files);
+});
+window.addEventListener("beforeunload", (event) => {
+  if (!unsaved) return;
+  flush();
+  event.preventDefault();
+});
+
+chooseTool("brush");
+poll();
