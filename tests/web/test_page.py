@@ -222,8 +222,10 @@ def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
         assert 0 < (marked() > 0).sum() < (stroke > 0).sum()
         # with the keyboard alone: a second class, painted by a cursor that arrows move
         page.click("#more")
+        expect(page.locator("#classes li:nth-child(2) input[type=text]")).to_be_focused()
         page.keyboard.type("rim")
         page.keyboard.press("Enter")
+        page.locator("#examples", has_text="rim").wait_for()
         page.mouse.move(5, 5)
         page.focus("#stage")
         page.keyboard.press("2")
