@@ -13,7 +13,7 @@ from svfseg.config import BackboneConfig, TrainConfig
 from svfseg.learned import focus, layer_spectra
 from svfseg.models import Backbone, build_backbone
 from svfseg.svf import singular_values
-from svfseg.train import train
+from svfseg.training import train
 from svfseg.tuning import STRATEGIES
 from tests.data.test_files import folder_of
 from tests.test_train import config_of

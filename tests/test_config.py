@@ -57,7 +57,7 @@ def test_compared_configs_differ_only_in_the_tuning() -> None:
         ({"optim": {"lr": "fast"}}, "optim.lr is 'fast': expected a number"),
         ({"optim": {"steps": 1.5}}, "optim.steps is 1.5: expected a whole number"),
         ({"shot": True}, "shot is True: expected a whole number"),
-        ({"tuning": {"strategy": "svd"}}, "did you mean svf"),
+        ({"optim": {"schedule": "polly"}}, "did you mean poly"),
         ({"data": {"scale": [1]}}, "expected 2 values"),
         ({"data": "pascal"}, "data is 'pascal': expected settings by name"),
         ([1], "expected settings by name"),

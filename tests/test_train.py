@@ -20,9 +20,9 @@ from svfseg.config import (
     TrainConfig,
     TuningConfig,
 )
-from svfseg.evaluate import evaluate
+from svfseg.evaluation import evaluate
 from svfseg.svf.layers import FactoredLayer
-from svfseg.train import decay, train
+from svfseg.training import decay, train
 from tests.data.test_files import folder_of
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from svfseg.checkpoint import load_run, restore_model
 from svfseg.config import BackboneConfig, TuningConfig
 from svfseg.models import Backbone, build_backbone
-from svfseg.train import train
+from svfseg.training import train
 from svfseg.tuning import STRATEGIES, merge_tuned, tune
 from tests.data.test_files import folder_of
 from tests.test_train import config_of, tensors

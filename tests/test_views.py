@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from svfseg import data
 from svfseg.config import BackboneConfig, DataConfig, ModelConfig
 from svfseg.data import Episode, draw_test_list, novel_split
-from svfseg.evaluate import score
+from svfseg.evaluation import score
 from svfseg.functional import prior_from_keys, prior_mask
 from svfseg.models import build_model
 from svfseg.runtime import make_accelerator

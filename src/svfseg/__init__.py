@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.config import EvalConfig, TrainConfig
-    from svfseg.evaluate import evaluate
+    from svfseg.evaluation import evaluate
     from svfseg.models import build_backbone, build_model
     from svfseg.segmenter import FewShotSegmenter
     from svfseg.svf import (
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
         svf_parameters,
         svf_summary,
     )
-    from svfseg.train import train
+    from svfseg.training import train
 
 __version__ = "0.1.0"
 
@@ -39,8 +39,8 @@ _HOMES = {
     "load_adapter": "svfseg.svf",
     "build_model": "svfseg.models",
     "build_backbone": "svfseg.models",
-    "train": "svfseg.train",
-    "evaluate": "svfseg.evaluate",
+    "train": "svfseg.training",
+    "evaluate": "svfseg.evaluation",
     "FewShotSegmenter": "svfseg.segmenter",
     "TrainConfig": "svfseg.config",
     "EvalConfig": "svfseg.config",

@@ -98,7 +98,7 @@ def tuning_of(strategy: str) -> TuningConfig:
     if strategy not in PRESETS:
         raise ValueError(f"adapt is {strategy!r}: expected None, {', '.join(map(repr, PRESETS))}")
     scale = "relative" if strategy == "svf" else "direct"
-    return TuningConfig(strategy=cast(Any, strategy), scale=cast(Any, scale), rank=4)
+    return TuningConfig(strategy=strategy, scale=cast(Any, scale), rank=4)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -96,7 +96,7 @@ def run_train(arguments: Sequence[str]) -> None:
         default = TrainArguments(from_dict(TrainConfig, read_config(rest.pop(0))))
     parsed = parse(TrainArguments, "train [CONFIG.yaml]", rest, default)
     from svfseg.progress import TrainProgress
-    from svfseg.train import train
+    from svfseg.training import train
 
     print("reading the data, building the network", file=sys.stderr)
     with TrainProgress() as progress:
@@ -107,7 +107,7 @@ def run_train(arguments: Sequence[str]) -> None:
 def run_eval(arguments: Sequence[str]) -> None:
     """Run ``svfseg eval RUN [--option value]``."""
     parsed = parse(EvalArguments, "eval", arguments)
-    from svfseg.evaluate import evaluate
+    from svfseg.evaluation import evaluate
     from svfseg.progress import EvalProgress, result_table
 
     with EvalProgress() as progress:

@@ -60,8 +60,9 @@ class ModelConfig:
 class DataConfig:
     """The benchmark, its fold, and the image size."""
 
-    name: Literal["pascal5i", "coco20i", "stickers", "folder"] = "pascal5i"
-    """pascal5i, coco20i, stickers (generated, a demonstration) or folder (your own)."""
+    name: str = "pascal5i"
+    """pascal5i, coco20i, stickers (generated, a demonstration), folder (your own), or the dotted
+    path of a function of yours."""
     root: str = ""
     """Folder of the data: VOC2012 for pascal5i, the one with annotations/ for coco20i, with
     classes.txt for folder."""
@@ -97,14 +98,12 @@ class DataConfig:
 class TuningConfig:
     """Which of the backbone's weights train."""
 
-    strategy: Literal[
-        "frozen", "full", "layers", "conv", "norm", "bias", "adapter", "lora", "ssf", "svf",
-        "svf+norm",
-    ] = "svf"  # fmt: skip
+    strategy: str = "svf"
     """frozen: nothing. full: every convolution. Of the stages below: layers: every convolution;
     conv: those of one kind of kernel; norm: scale and shift of normalisation; bias: biases and
     shifts; adapter: new bottlenecks behind the blocks; lora: low-rank additions; ssf: a new scale
-    and shift behind each convolution; svf: singular values; svf+norm: both."""
+    and shift behind each convolution; svf: singular values; svf+norm: both;
+    or the dotted path of a function of yours."""
     stages: tuple[int, ...] = (2, 3, 4)
     """Stages of the backbone that are tuned, of 0 to 4."""
     kernels: Literal["spatial", "pointwise"] = "spatial"

@@ -28,11 +28,11 @@ from svfseg.config import (
 )
 from svfseg.data import TestEpisodes, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
-from svfseg.evaluate import evaluate
+from svfseg.evaluation import evaluate
 from svfseg.metrics import IoUMeter
 from svfseg.progress import EvalProgress, TrainProgress, result_table
 from svfseg.svf import singular_values, spectrum
-from svfseg.train import train
+from svfseg.training import train
 
 PAGE = "demo.html"
 EXAMPLES = 10

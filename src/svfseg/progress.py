@@ -76,7 +76,7 @@ class TrainProgress(_Bar):
         super().__exit__()
 
     def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.train.train`."""
+        """Take a report of `svfseg.training.train`."""
         if "factored" in report:
             self._factoring._show(report["factored"], report["layers"], "")
         elif "loss" in report:
@@ -154,12 +154,12 @@ class EvalProgress(_Bar):
         super().__init__(label)
 
     def __call__(self, done: int, total: int) -> None:
-        """Take a report of `svfseg.evaluate.score`."""
+        """Take a report of `svfseg.evaluation.score`."""
         self._show(done, total, "")
 
 
 def result_table(result: dict[str, Any]) -> str:
-    """A result of `svfseg.evaluate.evaluate` as a table: a row a seed, classes in columns."""
+    """A result of `svfseg.evaluation.evaluate` as a table: a row a seed, classes in columns."""
     title = (
         f"{result['benchmark']}, fold {result['fold']}, {result['shot']}-shot, "
         f"{result['strategy']}, {result['resize']}-size masks, % IoU"

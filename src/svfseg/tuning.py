@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from svfseg.config import TuningConfig, nearest
+from svfseg.config import TuningConfig
 from svfseg.inserts import (
     add_adapters,
     add_lora,
@@ -17,6 +17,7 @@ from svfseg.inserts import (
     merge_scales,
 )
 from svfseg.models import Backbone
+from svfseg.named import look_up
 from svfseg.svf import apply_svf, fuse, merge_svf, set_route
 from svfseg.svf.layers import FactoredLayer
 
@@ -142,16 +143,13 @@ def tune(
         ValueError: an unknown strategy, settings it cannot use, or nothing in the stages that it
             could train.
     """
-    if config.strategy not in STRATEGIES:
-        raise ValueError(
-            f"unknown strategy {config.strategy}{nearest(config.strategy, STRATEGIES)}"
-        )
+    strategy = look_up(config.strategy, STRATEGIES, "strategy")
     backbone = cast(Backbone, model.backbone)
     backbone.requires_grad_(False)
     keep = getattr(model, "keep_base", None)
     if keep is not None:  # a branch that goes on with the weights as they are
         keep(_changing(backbone, config))
-    STRATEGIES[config.strategy](backbone, config, progress)
+    strategy(backbone, config, progress)
     if config.strategy != "frozen" and not any(p.requires_grad for p in backbone.parameters()):
         raise ValueError(
             f"strategy {config.strategy} finds nothing to train in stages {list(config.stages)}"

@@ -10,7 +10,7 @@ from svfseg.config import BackboneConfig, ModelConfig, TuningConfig
 from svfseg.models import HEADS, build_model
 from svfseg.models.dense import summed_up
 from svfseg.svf import merge_svf
-from svfseg.train import Objective
+from svfseg.training import Objective
 from svfseg.tuning import STRATEGIES, tune
 
 # pspnet learns from single images: see test_bam.py

@@ -9,7 +9,7 @@ from svfseg.bench.measure import Row, resident_bytes, saved_bytes
 from svfseg.checkpoint import start_model, task_bytes
 from svfseg.config import TrainConfig
 from svfseg.models import Backbone
-from svfseg.train import Objective
+from svfseg.training import Objective
 from svfseg.tuning import tune
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from svfseg.bench.measure import Row
 from svfseg.config import BackboneConfig, DataConfig, ModelConfig
 from svfseg.data import Episode, draw_test_list, novel_split, test_index
-from svfseg.evaluate import score
+from svfseg.evaluation import score
 from svfseg.models import build_model
 from svfseg.runtime import make_accelerator
 

@@ -10,7 +10,7 @@ from svfseg.config import TrainConfig
 from svfseg.data import TrainEpisodes, build_splits
 from svfseg.models import build_model
 from svfseg.runtime import make_accelerator, seed_everything
-from svfseg.train import Objective, batches
+from svfseg.training import Objective, batches
 from svfseg.tuning import tune
 
 BAR = 0.05

@@ -1,5 +1,7 @@
 """Benchmarks as indices from class to images, and the episodes drawn from them."""
 
+from collections.abc import Callable
+
 from svfseg.config import DataConfig
 from svfseg.data.coco import coco20i
 from svfseg.data.episodes import (
@@ -19,8 +21,10 @@ from svfseg.data.folder import folder
 from svfseg.data.index import Index, Split, base_split, novel_split, take
 from svfseg.data.pascal import pascal5i
 from svfseg.data.stickers import stickers
+from svfseg.named import look_up
 
 __all__ = [
+    "BENCHMARKS",
     "ClassCrops",
     "Episode",
     "Index",
@@ -47,26 +51,42 @@ __all__ = [
 ]
 
 
+# Each gets the settings and whether the images to test on are wanted.
+BENCHMARKS: dict[str, Callable[[DataConfig, bool], Index]] = {
+    "pascal5i": lambda c, test: pascal5i(c.root, _lists(c, test)),
+    "coco20i": lambda c, test: coco20i(c.root, _lists(c, test), c.convention),
+    "stickers": lambda c, test: (
+        stickers(0, max(1, c.images // 2), "test") if test else stickers(0, c.images, "train")
+    ),
+    "folder": lambda c, test: folder(c.root),
+}
+
+
+def _lists(config: DataConfig, test: bool) -> tuple[str, ...]:
+    return (config.test_list,) if test else config.train_lists
+
+
 def train_index(config: DataConfig) -> Index:
-    """All images a config trains on, before the fold's rule."""
-    if config.name == "pascal5i":
-        return pascal5i(config.root, config.train_lists)
-    if config.name == "coco20i":
-        return coco20i(config.root, config.train_lists, config.convention)
-    if config.name == "stickers":
-        return stickers(0, config.images, "train")
-    return folder(config.root)
+    """All images a config trains on, before the fold's rule.
+
+    Raises:
+        ValueError: an unknown benchmark.
+    """
+    return _index(config, test=False)
 
 
 def test_index(config: DataConfig) -> Index:
-    """All images a config tests on, before the fold's rule."""
-    if config.name == "pascal5i":
-        return pascal5i(config.root, (config.test_list,))
-    if config.name == "coco20i":
-        return coco20i(config.root, (config.test_list,), config.convention)
-    if config.name == "stickers":
-        return stickers(0, max(1, config.images // 2), "test")
-    return folder(config.root)
+    """All images a config tests on, before the fold's rule.
+
+    Raises:
+        ValueError: an unknown benchmark.
+    """
+    return _index(config, test=True)
+
+
+def _index(config: DataConfig, test: bool) -> Index:
+    index: Index = look_up(config.name, BENCHMARKS, "benchmark")(config, test)
+    return index
 
 
 def build_splits(config: DataConfig) -> tuple[Split, Split]:

@@ -1,17 +1,17 @@
 """Heads and backbones. A head is called with (query, support, support_mask) and gives logits."""
 
-import importlib
 from collections.abc import Callable
 
 from torch import nn
 
-from svfseg.config import ModelConfig, nearest
+from svfseg.config import ModelConfig
 from svfseg.models.backbone import Backbone, Features, build_backbone
 from svfseg.models.bam import BAM
 from svfseg.models.baseline import Baseline
 from svfseg.models.dense import Dense
 from svfseg.models.pfenet import PFENet
 from svfseg.models.pspnet import PSPNet
+from svfseg.named import look_up
 
 __all__ = [
     "BAM",
@@ -44,16 +44,8 @@ def build_model(config: ModelConfig) -> nn.Module:
         ValueError: an unknown head or backbone, or weights that do not fit.
         FileNotFoundError: a weight file that is not there.
     """
-    head = HEADS.get(config.head) or _own_head(config.head)
-    return head(build_backbone(config.backbone), config)
-
-
-def _own_head(path: str) -> Callable[[Backbone, ModelConfig], nn.Module]:
-    module, _, name = path.rpartition(".")
-    if not module:
-        raise ValueError(f"unknown head {path}{nearest(path, HEADS)}")
-    try:
-        own = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"head {path} cannot be imported: {error}") from error
-    return lambda backbone, _: own(backbone)
+    backbone = build_backbone(config.backbone)
+    if config.head in HEADS:
+        return HEADS[config.head](backbone, config)
+    head: nn.Module = look_up(config.head, HEADS, "head")(backbone)
+    return head
