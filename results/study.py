@@ -2,53 +2,140 @@
 
     python results/study.py studies/strategies strategies_reduced
     python results/study.py studies/steps steps_reduced
+    python results/study.py studies/images images_reduced --by data.train_count
 
 copies results.csv, search.csv, curves.csv and summary.md of a study's folder to
-results/NAME*.csv and .md, and draws docs/images/NAME.svg from the curves where there are any.
+results/NAME*.csv and .md, and draws docs/images/NAME.svg: base and novel mIoU against the steps,
+where there are curves, or against a setting of the grid (0 images are all). With --by it also
+writes NAME_by.csv: for each value and arm the mean, and the paired difference to the first arm.
 """
 
+import argparse
 import csv
+import json
 import shutil
-import sys
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
 PARTS = {"results.csv": ".csv", "search.csv": "_search.csv", "summary.md": ".md"}
+Row = dict[str, str]
 
 
-def keep(folder: Path, name: str) -> None:
+def keep(folder: Path, name: str, by: str | None) -> None:
     for part, end in PARTS.items():
         if (folder / part).is_file():
             shutil.copyfile(folder / part, HERE / f"{name}{end}")
-    rows = list(csv.DictReader((folder / "curves.csv").open()))
-    if len({row["step"] for row in rows}) > 1:  # one point is no curve
+    curves = read(folder / "curves.csv")
+    if by is not None:
+        rows = read(folder / "results.csv")
+        values = sorted({row[by] for row in rows}, key=lambda v: float(v) or float("inf"))
+        write(HERE / f"{name}_by.csv", differences(folder, rows, by, values))
+        draw(rows, IMAGES / f"{name}.svg", ("base_miou", "miou"), values, lambda row: row[by], by)
+    elif len({row["step"] for row in curves}) > 1:  # one point is no curve
         shutil.copyfile(folder / "curves.csv", HERE / f"{name}_curves.csv")
-        draw(rows, IMAGES / f"{name}.svg")
+        steps = sorted({row["step"] for row in curves}, key=int)
+        draw(
+            curves, IMAGES / f"{name}.svg", ("base_miou", "novel_miou"), steps,
+            lambda row: row["step"], "steps",
+        )  # fmt: skip
 
 
-def draw(rows: list[dict[str, str]], path: Path) -> None:
-    """Base and novel mIoU by step: a line an arm, the band from its least to its greatest run."""
+def read(path: Path) -> list[Row]:
+    return list(csv.DictReader(path.open())) if path.is_file() else []
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def differences(folder: Path, rows: list[Row], by: str, values: Sequence[str]) -> list[Row]:
+    """A row for each value and arm: mIoU of its runs, and against the first arm at that value."""
+    from svfseg.intervals import Records, difference
+
+    def records(row: Row) -> Records:
+        run = folder / "runs" / f"{row['arm']}_{by.split('.')[-1]}={row[by]}_seed={row['seed']}"
+        return Records.of(json.loads((run / "episodes.json").read_text()))
+
+    first = rows[0]["arm"]
+    found = []
+    for value in values:
+        here = [row for row in rows if row[by] == value]
+        reference = {row["seed"]: records(row) for row in here if row["arm"] == first}
+        for arm in dict.fromkeys(row["arm"] for row in here):
+            mine = [row for row in here if row["arm"] == arm]
+            line = {
+                by: value, "arm": arm, "runs": str(len(mine)),
+                "base_miou": f"{100 * mean(float(row['base_miou']) for row in mine):.2f}",
+                "miou": f"{100 * mean(float(row['miou']) for row in mine):.2f}",
+                "least": f"{100 * min(float(row['miou']) for row in mine):.2f}",
+                "most": f"{100 * max(float(row['miou']) for row in mine):.2f}",
+                "difference": "", "low": "", "high": "",
+            }  # fmt: skip
+            if arm != first:
+                gap = difference([(records(row), reference[row["seed"]]) for row in mine])
+                line |= {
+                    key: f"{100 * number:+.2f}"
+                    for key, number in zip(
+                        ("difference", "low", "high"), (gap.value, gap.low, gap.high), strict=True
+                    )
+                }
+            found.append(line)
+    return found
+
+
+def table_by(name: str, title: str) -> str:
+    """Markdown of NAME_by.csv."""
+    rows = read(HERE / f"{name}_by.csv")
+    by = next(iter(rows[0]))
+    titles = (title, "arm", "base mIoU", "mIoU", "runs, least to most", "difference",
+              "95 % interval")  # fmt: skip
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for row in rows:
+        gap = f"{row['low']} to {row['high']}" if row["low"] else ""
+        value = "all" if row[by] == "0" else row[by]
+        lines.append(
+            f"| {value} | {row['arm']} | {row['base_miou']} | {row['miou']} | "
+            f"{row['least']} to {row['most']} | {row['difference']} | {gap} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(
+    rows: Sequence[Row],
+    path: Path,
+    columns: tuple[str, str],
+    values: Sequence[str],
+    value_of: Callable[[Row], str],
+    label: str,
+) -> None:
+    """Base and novel mIoU: a line an arm, the band from its least to its greatest run."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     both = figure.subplots(1, 2, sharex=True)
-    for axes, column, title in zip(
-        both, ("base_miou", "novel_miou"), ("base classes", "novel classes"), strict=True
-    ):
+    numbers = all(float(v) > 0 for v in values)
+    places = {v: float(v) if numbers else i for i, v in enumerate(values)}
+    for axes, column, title in zip(both, columns, ("base classes", "novel classes"), strict=True):
         for arm in dict.fromkeys(row["arm"] for row in rows):
-            points: dict[int, list[float]] = defaultdict(list)
+            points: dict[float, list[float]] = defaultdict(list)
             for row in rows:
                 if row["arm"] == arm and row[column]:
-                    points[int(row["step"])].append(100 * float(row[column]))
-            steps = sorted(points)
-            axes.plot(steps, [mean(points[s]) for s in steps], marker="o", markersize=3, label=arm)
-            low, high = ([edge(points[s]) for s in steps] for edge in (min, max))
-            axes.fill_between(steps, low, high, alpha=0.15)
+                    points[places[value_of(row)]].append(100 * float(row[column]))
+            at = sorted(points)
+            axes.plot(at, [mean(points[x]) for x in at], marker="o", markersize=3, label=arm)
+            low, high = ([edge(points[x]) for x in at] for edge in (min, max))
+            axes.fill_between(at, low, high, alpha=0.15)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("steps")
+        axes.set_xlabel({"data.train_count": "training images"}.get(label, label))
+        if not numbers:
+            axes.set_xticks(list(places.values()), ["all" if v == "0" else v for v in values])
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
     both[0].set_ylabel("mIoU, %")
@@ -57,4 +144,9 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    keep(Path(sys.argv[1]), sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--by")
+    asked = parser.parse_args()
+    keep(asked.folder, asked.name, asked.by)

@@ -31,8 +31,16 @@ def blocks(language: str) -> list[tuple[str, str]]:
     ]
 
 
+def files(page: str) -> dict[str, str]:
+    """The files that a page shows, by name."""
+    text = next(path for path in DOCUMENTS if path.name == page).read_text()
+    return dict(re.findall(r'```python title="(.*?)"\n(.*?)```', text, re.DOTALL))
+
+
 @pytest.mark.parametrize(("name", "block"), blocks("python"))
 def test_python_blocks_run(name: str, block: str, tmp_path: Path) -> None:
+    for file, content in files(name).items():
+        (tmp_path / file).write_text(content)
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
     )
@@ -98,6 +106,21 @@ def test_every_result_row_has_its_command_and_setting() -> None:
         assert row["episodes"] == "1000"
         classes = [float(row[c]) for c in ("aeroplane", "bicycle", "bird", "boat", "bottle")]
         assert sum(classes) / 5 == pytest.approx(float(row["miou"]), abs=0.02)
+
+
+def test_the_table_of_budgets_is_made_from_its_rows() -> None:
+    study = script("study")
+    text = (ROOT / "docs" / "study.md").read_text()
+    assert study.table_by("images_reduced", "training images") in text
+    rows = study.read(ROOT / "results" / "images_reduced.csv")
+    assert len(rows) == 4 * 3 * 2
+    for line in study.read(ROOT / "results" / "images_reduced_by.csv"):
+        runs = [
+            100 * float(row["miou"])
+            for row in rows
+            if (row["arm"], row["data.train_count"]) == (line["arm"], line["data.train_count"])
+        ]
+        assert sum(runs) / len(runs) == pytest.approx(float(line["miou"]), abs=0.006)
 
 
 STUDIES = sorted(path for path in (ROOT / "results").glob("*.md"))
