@@ -24,7 +24,7 @@ lint: $(ENV)
 	.venv/bin/mypy --strict src
 
 docs: $(ENV)
-	.venv/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 setup: $(ENV)
 
@@ -43,4 +43,4 @@ $(ENV): pyproject.toml uv.lock
 	@touch $(ENV)
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site

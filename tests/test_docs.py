@@ -3,12 +3,16 @@
 import csv
 import importlib
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,6 +49,70 @@ def test_python_blocks_run(name: str, block: str, tmp_path: Path) -> None:
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the pages of the tool name, small: images, masks, folders of them."""
+    from svfseg.data import stickers
+
+    folder = tmp_path_factory.mktemp("home")
+    index = stickers(0, 8, "test")
+    for place in ("photos", "others", "inbox", "mine/images", "mine/masks"):
+        (folder / place).mkdir(parents=True)
+    for number, name in enumerate(("bird", "crack1", "crack2", "a")):
+        sample = index.load(number % 2)
+        mask = (
+            sample.mask == max(index.pixels[number % 2], key=index.pixels[number % 2].get)
+        ) * 255
+        for image, marks in ((name, name), (f"mine/images/{name}", f"mine/masks/{name}")):
+            Image.fromarray(sample.image).save(folder / f"{image}.jpg")
+            Image.fromarray(mask.astype(np.uint8)).save(folder / f"{marks}.png")
+        Image.fromarray(index.load(2 + number % 2).image).save(folder / f"photos/{name}.jpg")
+        Image.fromarray(index.load(4).image).save(folder / f"others/{name}.jpg")
+    return folder
+
+
+# What runs in this test; all else is long, or needs data, or does not end: its words are checked.
+SHORT = ("fit", "predict", "report", "inspect")
+
+
+def commands(path: Path) -> list[list[str]]:
+    lines = re.findall(
+        r"^    (?:[A-Z_]+=\S+ )*(svfseg .*?)(?:  +#.*)?$", path.read_text(), re.MULTILINE
+    )
+    return [shlex.split(line)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_run_as_they_are_printed(
+    path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Short ones to their end, in the page's order; of the others all words are read."""
+    from svfseg import arguments, bench_cli, cli, data_cli, lab_cli, tool_cli, web_cli
+
+    class Read(Exception):
+        pass
+
+    def read(*given: object, **named: object) -> None:
+        arguments.parse(*given, **named)
+        raise Read
+
+    monkeypatch.chdir(home)
+    shutil.rmtree(home / "found", ignore_errors=True)
+    for link in ("configs", "results"):
+        if not (home / link).exists():
+            (home / link).symlink_to(ROOT / link)
+    for words in commands(path):
+        runs = words[0] in SHORT and "--watch" not in words and not words[1].startswith("runs/")
+        with monkeypatch.context() as patch:
+            if runs:
+                assert cli.main(words) == 0, (words, capsys.readouterr().err)
+                continue
+            for module in (bench_cli, cli, data_cli, lab_cli, tool_cli, web_cli):
+                patch.setattr(module, "parse", read)
+            with pytest.raises(Read):
+                cli.main(words)
 
 
 def test_commands_in_the_documents_exist() -> None:

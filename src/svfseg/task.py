@@ -86,6 +86,29 @@ def save_task(
     return path
 
 
+def rename_classes(path: Path, names: Sequence[str]) -> None:
+    """Give the classes of a task other names, in their order; all else stays as it is.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another number of classes.
+    """
+    task = read_task(path)
+    old = task.about["classes"]
+    if len(old) != len(names):
+        raise ValueError(f"{path} has {len(old)} classes, not {len(names)}")
+    shots = task.about["supports"]
+    supports = {new: shots[name] for name, new in zip(old, names, strict=True)}
+    about = {**task.about, "classes": list(names), "supports": supports}
+    content = io.BytesIO()
+    with zipfile.ZipFile(path) as file, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as to:
+        for part in file.namelist():
+            kept = json.dumps(about, indent=1) + "\n" if part == ABOUT else file.read(part)
+            to.writestr(part, kept)
+    with replace_file(path) as fresh:
+        fresh.write_bytes(content.getvalue())
+
+
 def _tuned_files(adapted: Adapted) -> dict[str, bytes]:
     backbone = cast(nn.Module, adapted.model.backbone)
     if any(True for _ in factored_layers(backbone)):

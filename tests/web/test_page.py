@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 
 from svfseg import FewShotSegmenter
 from svfseg.data.photographs import photographs
+from svfseg.task import read_task
 from tests.web.browser import (
     browser,
     click_outline,
@@ -147,6 +148,13 @@ def test_what_was_done_is_there_after_a_reload_and_on_another_machine(
             page.reload()
             page.wait_for_selector("#images li:nth-child(4)")
             expect(page.locator("#examples")).to_have_text("Examples: thing: 1; without: 1")
+            # a class that is renamed keeps what was learned and found, in the task's file too
+            page.fill('#classes input[type="text"]', "part")
+            page.keyboard.press("Enter")
+            expect(page.locator("#which")).to_have_text("part")
+            expect(page.locator("#threshold")).to_be_enabled()
+            assert read_task(tmp_path / "a/task.svf").about["classes"] == ["part"]
+            before["classes"] = ["part"]
             mask = httpx.get(f"{address}/api/images/scene0.jpg/mask").content
         (tmp_path / "a").rename(tmp_path / "b")  # as copied to another machine
         with started(tmp_path / "b") as address, page_of(chromium, address) as page:

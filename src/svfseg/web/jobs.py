@@ -90,11 +90,12 @@ class Worker:
 
     def _open_images(self, fresh: bool = True) -> list[str]:
         """Images that are no examples; without ``fresh`` those whose answer is not up to date."""
-        fits = self.project.state["fits"]
+        images, fits = self.project.state["images"], self.project.state["fits"]
         return [
             name
-            for name, about in self.project.state["images"].items()
-            if not is_example(about) and (fresh or about.get("found", {}).get("fit") != fits)
+            for name in self.project.names()
+            if not is_example(images[name])
+            and (fresh or images[name].get("found", {}).get("fit") != fits)
         ]
 
     def _start(self, kind: str, work: Any) -> None:

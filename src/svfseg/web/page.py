@@ -138,7 +138,7 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
 
     @app.get("/api/images/{name}")
     def image(name: Name) -> Response:
-        return FileResponse(project.path(name), headers={"Cache-Control": "max-age=3600"})
+        return FileResponse(project.path(name))
 
     @app.get("/api/images/{name}/drawn")
     def drawn(name: Name, version: str = "", large: bool = False) -> Response:
@@ -194,9 +194,9 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
         project.remove_class(class_id)
         return {"revision": project.revision}
 
-    @app.put("/api/thresholds/{name}")
-    def threshold(name: Name, value: Annotated[float, Body()]) -> dict[str, int]:
-        project.set_threshold(name, value)
+    @app.put("/api/thresholds/{class_id}")
+    def threshold(class_id: int, value: Annotated[float, Body()]) -> dict[str, int]:
+        project.set_threshold(class_id, value)
         return {"revision": project.revision}
 
     @app.post("/api/learn")

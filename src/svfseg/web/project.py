@@ -19,6 +19,7 @@ from svfseg.data.images import Array, overlay, read_mask
 from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.svf.files import replace_file
+from svfseg.task import rename_classes
 from svfseg.web.limits import decode_image
 
 STATE, TASK = "project.json", "task.svf"
@@ -67,6 +68,12 @@ class Project:
         with replace_file(self.folder / STATE) as fresh:
             fresh.write_text(json.dumps(self.state, indent=1) + "\n")
 
+    def _touch(self, name: str) -> int:
+        """A version of an image's marks and answer that no other had, of any image of its name."""
+        self.state["ticks"] += 1
+        self.state["images"][name]["version"] = self.state["ticks"]
+        return int(self.state["ticks"])
+
     # images
 
     def add_image(self, name: str, data: bytes, max_pixels: int) -> str:
@@ -92,6 +99,7 @@ class Project:
                     fresh.write_bytes(data)
             height, width = image.shape[:2]
             self.state["images"][path.name] = {"width": width, "height": height, "marked": []}
+            self._touch(path.name)
             self._write()
             return path.name
 
@@ -107,6 +115,11 @@ class Project:
             shutil.rmtree(self._found_folder(name), ignore_errors=True)
             del self.state["images"][name]
             self._write()
+
+    def names(self) -> list[str]:
+        """Of all images, in the order in which they came."""
+        with self.lock:
+            return list(self.state["images"])
 
     def path(self, name: str) -> Path:
         """The file of an image.
@@ -132,6 +145,8 @@ class Project:
             if len(cleaned) < len(self.state["classes"]):
                 raise ValueError("a class is taken away by removing it, not by naming fewer")
             self.state["classes"] = cleaned
+            if self.state["learned"]:
+                rename_classes(self.folder / TASK, cleaned[: self.state["learned"]])
             self._write()
 
     def remove_class(self, class_id: int) -> None:
@@ -147,7 +162,7 @@ class Project:
                     mask[(mask > class_id) & (mask < 255)] -= 1
                     self._keep_mask(name, mask)
                 image.pop("found", None)
-            self.state |= {"learned": [], "thresholds": {}}
+            self.state |= {"learned": 0, "thresholds": []}
             (self.folder / TASK).unlink(missing_ok=True)
             self._write()
 
@@ -194,14 +209,13 @@ class Project:
             self._mask_path(name).unlink(missing_ok=True)
             about["marked"] = []
             about["without"] = without
-            about["version"] = about.get("version", 0) + 1
             self._write()
-            return int(about["version"])
+            return self._touch(name)
 
     def _keep_mask(self, name: str, mask: Array) -> None:
         about = self.state["images"][name]
         about["marked"] = sorted(set(np.unique(mask).tolist()) - {0, 255})
-        about["version"] = about.get("version", 0) + 1
+        self._touch(name)
         if not about["marked"]:
             self._mask_path(name).unlink(missing_ok=True)
             return
@@ -215,7 +229,7 @@ class Project:
 
     def supports(self) -> tuple[list[Path], list[Array | None]]:
         """Images that are examples, and their masks; None: none of the classes."""
-        names = [n for n, about in self.state["images"].items() if is_example(about)]
+        names = [n for n in self.names() if is_example(self.state["images"][n])]
         return [self.path(n) for n in names], [
             self.mask(n) if self.state["images"][n]["marked"] else None for n in names
         ]
@@ -224,11 +238,8 @@ class Project:
         """Keep what was learned; what was found before is marked as older."""
         with self.lock:
             segmenter.save(self.folder / TASK)
-            self.state["learned"] = list(segmenter.classes_)
-            self.state["thresholds"] = {
-                name: segmenter.rules_[i].threshold
-                for i, name in enumerate(segmenter.classes_, start=1)
-            }
+            self.state["learned"] = len(segmenter.classes_)
+            self.state["thresholds"] = [rule.threshold for rule in segmenter.rules_.values()]
             self.state["fits"] += 1
             self._write()
 
@@ -245,11 +256,11 @@ class Project:
                     Image.fromarray(grey).save(fresh, "PNG", compress_level=1)
             about = self.state["images"][name]
             about["found"] = {
-                "confidence": found.confidence,
-                "present": found.present,
+                "confidence": list(found.confidence.values()),
+                "present": list(found.present.values()),
                 "fit": self.state["fits"],
             }
-            about["version"] = about.get("version", 0) + 1
+            self._touch(name)
             self._write()
 
     def found_path(self, name: str, class_id: int) -> Path:
@@ -262,17 +273,19 @@ class Project:
             raise KeyError(class_id)
         return self._found_folder(name) / f"{class_id}.png"
 
-    def set_threshold(self, name: str, value: float) -> None:
+    def set_threshold(self, class_id: int, value: float) -> None:
         """Move the probability from which a pixel belongs to a class.
 
         Raises:
             ValueError: not between 0 and 1, or no class that was learned.
         """
-        if name not in self.state["thresholds"] or not 0 < value < 1:
-            raise ValueError(f"threshold {value} of {name}: expected between 0 and 1, of a class "
-                             "that was learned")  # fmt: skip
+        if not 1 <= class_id <= self.state["learned"] or not 0 < value < 1:
+            raise ValueError(
+                f"threshold {value} of class {class_id}: expected between 0 and 1, of a class that "
+                "was learned"
+            )
         with self.lock:
-            self.state["thresholds"][name] = value
+            self.state["thresholds"][class_id - 1] = value
             self._write()
 
     def answer(self, name: str) -> Array | None:
@@ -284,9 +297,9 @@ class Project:
             return None
         present = about["found"]["present"]
         maps = [read_mask(self.found_path(name, i)) for i in range(1, len(present) + 1)]
-        levels = [self.state["thresholds"].get(c, 0.5) for c in present]
+        levels = self.state["thresholds"][: len(present)]
         stacked = torch.from_numpy(np.stack(maps)).float() / 255
-        return decide(stacked, levels, list(present.values())).numpy()
+        return decide(stacked, levels, present).numpy()
 
     def drawn(self, name: str, side: int) -> Image.Image:
         """An image with what counts laid over it, at most ``side`` wide or high."""
@@ -317,12 +330,15 @@ class Project:
             raise ValueError(f"unknown format {form}: expected {', '.join(WRITERS)}")
         classes = tuple(self.state["classes"])
         count = 0
-        for name, about in self.state["images"].items():
+        for name in self.names():
             mask = self.answer(name)
             if mask is None:
                 continue
-            found = about.get("found", {}).get("confidence", {})
-            sure = {c: 1.0 if is_example(about) else found.get(c, 0.0) for c in classes}
+            about = self.state["images"][name]
+            found = about.get("found", {}).get("confidence", [])
+            sure = dict.fromkeys(classes, 1.0)
+            if not is_example(about):
+                sure = dict.fromkeys(classes, 0.0) | dict(zip(classes, found, strict=False))
             WRITERS[form](folder, Named(Path(name), mask, classes, sure))
             count += 1
         if not count:
@@ -343,7 +359,7 @@ class Project:
                     "work": work_size(about["width"], about["height"]),
                     "marked": about["marked"],
                     "without": about.get("without", False),
-                    "version": about.get("version", 0),
+                    "version": about["version"],
                     "found": _with_age(about.get("found"), self.state["fits"]),
                 }
                 for name, about in self.state["images"].items()
@@ -384,7 +400,14 @@ def _stem(name: str) -> str:
 
 
 def _fresh() -> dict[str, Any]:
-    return {"classes": ["thing"], "images": {}, "learned": [], "thresholds": {}, "fits": 0}
+    return {
+        "classes": ["thing"],
+        "images": {},
+        "learned": 0,
+        "thresholds": [],
+        "fits": 0,
+        "ticks": 0,
+    }
 
 
 def _with_age(found: dict[str, Any] | None, fits: int) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ const BUSY_POLL = 400;
 const IDLE_POLL = 5000;
 const SAVE_AFTER = 250;
 
-let state = { images: [], classes: [], colors: [], learned: [], thresholds: {}, formats: [], revision: -1 };
+let state = { images: [], classes: [], colors: [], learned: 0, thresholds: [], formats: [], revision: -1 };
 let job = { running: false, kind: "none" };
 let current = null; // name of the image that is shown
 let shown = null; // { version, maps, present } of it
@@ -90,7 +90,7 @@ function say(line) {
 
 const record = (name) => state.images.find((image) => image.name === name);
 const isExample = (image) => image.marked.length > 0 || image.without;
-const sureness = (image) => (image.found ? Math.min(...Object.values(image.found.confidence)) : 2);
+const sureness = (image) => (image.found ? Math.min(...image.found.confidence) : 2);
 
 function ordered() {
   if ($("sort").value === "added") return state.images;
@@ -100,7 +100,7 @@ function ordered() {
 
 // A picture's address changes with what is drawn on it.
 function drawnAt(image) {
-  const cuts = image.found && !isExample(image) ? Object.values(state.thresholds).join("_") : "";
+  const cuts = image.found && !isExample(image) ? state.thresholds.join("_") : "";
   return `${to(image.name, "drawn")}?version=${image.version}.${cuts}`;
 }
 
@@ -108,7 +108,7 @@ function caption(image) {
   if (image.without) return ["not in this one", "example"];
   if (image.marked.length) return ["example", "example"];
   if (!image.found) return ["to do", ""];
-  const nothing = !Object.values(image.found.present).some(Boolean);
+  const nothing = !image.found.present.some(Boolean);
   const sure = sureness(image);
   const age = image.found.old ? ", before the last learning" : "";
   const text = `${nothing ? "not found" : "found"}, ${Math.round(100 * sure)} % sure${age}`;
@@ -194,18 +194,16 @@ async function contentOf(image) {
   const content = { version: image.version, maps: null, ids: new Uint8Array(width * height) };
   if (image.marked.length) content.ids = (await readGrey(`${to(image.name, "mask")}?v=${image.version}`)) ?? content.ids;
   else if (image.found && !image.without) {
-    content.names = Object.keys(image.found.present);
-    content.present = Object.values(image.found.present);
+    content.present = image.found.present;
     content.maps = await Promise.all(
-      content.names.map((_, i) => readGrey(`${to(image.name, "found", i + 1)}?v=${image.version}`)),
+      content.present.map((_, i) => readGrey(`${to(image.name, "found", i + 1)}?v=${image.version}`)),
     );
     content.ids = decided(content);
   }
   return content;
 }
 
-const decided = (content) =>
-  decide(content.maps, content.names.map((name) => state.thresholds[name] ?? 0.5), content.present);
+const decided = (content) => decide(content.maps, state.thresholds, content.present);
 
 async function stepImage(by) {
   const names = ordered().map((image) => image.name);
@@ -414,7 +412,7 @@ function render() {
   $("examples").textContent = `Examples: ${counts.join(", ")}${without ? `; without: ${without}` : ""}`;
   const answered = state.images.some((image) => image.found || image.marked.length);
   $("export").disabled = !answered;
-  $("task").disabled = !state.learned.length;
+  $("task").disabled = !state.learned;
   if (!current && state.images.length) open(state.images[0].name);
   else refreshCurrent();
 }
@@ -444,7 +442,7 @@ function renderCurrent() {
 
 function renderThreshold() {
   const name = state.classes[classId - 1];
-  const value = state.thresholds[name];
+  const value = state.thresholds[classId - 1];
   $("which").textContent = name ?? "";
   $("threshold").disabled = value === undefined;
   if (document.activeElement !== $("threshold")) $("threshold").value = value ?? 0.5;
@@ -460,16 +458,14 @@ function renderStatus() {
 }
 
 function moveThreshold() {
-  const name = state.classes[classId - 1];
-  state.thresholds[name] = Number($("threshold").value);
-  $("level").textContent = state.thresholds[name].toFixed(2);
+  const value = Number($("threshold").value);
+  state.thresholds[classId - 1] = value;
+  $("level").textContent = value.toFixed(2);
   if (shown?.maps && !unsaved) editor.show(decided(shown));
 }
 
 async function keepThreshold() {
-  const name = state.classes[classId - 1];
-  const path = `/api/thresholds/${encodeURIComponent(name)}`;
-  if (await ask(path, json("PUT", state.thresholds[name]))) await poll();
+  if (await ask(`/api/thresholds/${classId}`, json("PUT", state.thresholds[classId - 1]))) await poll();
 }
 
 function chooseTool(tool) {
