@@ -23,6 +23,7 @@ from svfseg.adapt import PRESETS
 from svfseg.data.images import Array
 from svfseg.data.marks import draw_marks
 from svfseg.formats import WRITERS
+from svfseg.web.answers import draw_answer, export_masks
 from svfseg.web.jobs import BusyError, Worker
 from svfseg.web.limits import COOKIE, Gate, Limits, decode_mask
 from svfseg.web.problems import explain_problems, problem
@@ -218,7 +219,7 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
     def export(form: Annotated[str, Query(alias="format")] = "png") -> Response:
         """All masks, zipped."""
         with tempfile.TemporaryDirectory() as folder:
-            project.export(Path(folder), form)
+            export_masks(project, Path(folder), form)
             content = io.BytesIO()
             with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
                 for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
@@ -240,7 +241,7 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
 @functools.lru_cache(maxsize=2000)
 def _drawn(project: Project, name: str, version: str, side: int) -> bytes:
     content = io.BytesIO()
-    project.drawn(name, side).save(content, "JPEG", quality=85)
+    draw_answer(project, name, side).save(content, "JPEG", quality=85)
     return content.getvalue()
 
 

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from svfseg import __version__
-from svfseg.calibration import decide
-from svfseg.data.given import as_image
-from svfseg.data.images import Array, overlay, read_mask
-from svfseg.formats import WRITERS, Named, join_coco, palette
+from svfseg.data.images import Array, read_mask
+from svfseg.formats import palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.svf.files import replace_file
 from svfseg.task import rename_classes
@@ -287,66 +284,6 @@ class Project:
         with self.lock:
             self.state["thresholds"][class_id - 1] = value
             self._write()
-
-    def answer(self, name: str) -> Array | None:
-        """What counts for an image, (height, width) of ids: what is marked, else what was found."""
-        about = self.state["images"][name]
-        if is_example(about):
-            return np.where(self.mask(name) == 255, 0, self.mask(name))
-        if "found" not in about:
-            return None
-        present = about["found"]["present"]
-        maps = [read_mask(self.found_path(name, i)) for i in range(1, len(present) + 1)]
-        levels = self.state["thresholds"][: len(present)]
-        stacked = torch.from_numpy(np.stack(maps)).float() / 255
-        return decide(stacked, levels, present).numpy()
-
-    def drawn(self, name: str, side: int) -> Image.Image:
-        """An image with what counts laid over it, at most ``side`` wide or high."""
-        small = Image.fromarray(as_image(self.path(name)))
-        small.thumbnail((side, side))
-        answer = self.answer(name)
-        if answer is None:
-            return small
-        ids = np.asarray(Image.fromarray(answer).resize(small.size, Image.Resampling.NEAREST))
-        shown = np.asarray(small)
-        for class_id in sorted(set(np.unique(ids).tolist()) - {0}):
-            code = COLORS[(class_id - 1) % len(COLORS)]
-            color = (int(code[1:3], 16), int(code[3:5], 16), int(code[5:], 16))
-            shown = overlay(shown, (ids == class_id).astype(np.uint8), color)
-        return Image.fromarray(shown)
-
-    def export(self, folder: Path, form: str) -> int:
-        """Write the masks of all images that have an answer, and give their number.
-
-        Args:
-            folder: to write, empty.
-            form: of `svfseg.formats.WRITERS`.
-
-        Raises:
-            ValueError: no such format, or no answer yet.
-        """
-        if form not in WRITERS:
-            raise ValueError(f"unknown format {form}: expected {', '.join(WRITERS)}")
-        classes = tuple(self.state["classes"])
-        count = 0
-        for name in self.names():
-            mask = self.answer(name)
-            if mask is None:
-                continue
-            about = self.state["images"][name]
-            found = about.get("found", {}).get("confidence", [])
-            sure = dict.fromkeys(classes, 1.0)
-            if not is_example(about):
-                sure = dict.fromkeys(classes, 0.0) | dict(zip(classes, found, strict=False))
-            WRITERS[form](folder, Named(Path(name), mask, classes, sure))
-            count += 1
-        if not count:
-            raise ValueError("nothing is marked or found yet: mark an example, and learn from it")
-        if form == "coco":
-            join_coco(folder)
-            shutil.rmtree(folder / "coco")
-        return count
 
     def shown(self) -> dict[str, Any]:
         """What the page needs to know."""
