@@ -36,7 +36,7 @@ BESIDE = {
     ("segmenter", "rules"),
     ("segmenter", "task"),
     ("predictions", "formats"),
-    ("report", "predictions"),
+    ("predictions", "report"),
     ("web", "formats"),
     ("cli", "tool_cli"),
     ("cli", "web_cli"),
@@ -101,6 +101,11 @@ def test_settings_and_help_load_no_torch(code: str) -> None:
     script = (
         f"{code}\nimport sys\nassert 'torch' not in sys.modules\nassert 'numpy' not in sys.modules"
     )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_a_report_is_written_without_torch() -> None:
+    script = "import sys, svfseg.report\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 

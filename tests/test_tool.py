@@ -116,7 +116,7 @@ def test_done_images_are_skipped_and_a_cut_line_is_done_again(
     after = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
     assert {n for n in before if before[n] != after[n]} == {"5.png"}
     assert len(log.read_text().splitlines()) == 5
-    assert "other formats" in fails(capsys, *words, "--format", "yolo")
+    assert "made with --format png" in fails(capsys, *words, "--format", "yolo")
 
 
 def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None:

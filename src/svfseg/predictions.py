@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from svfseg.data.folder import IMAGE_ENDS
 from svfseg.data.given import as_image
 from svfseg.data.images import Array, image_size, overlay
 from svfseg.formats import WRITERS, Named, join_coco, palette
+from svfseg.report import LOG, read_predictions
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.svf.files import replace_file
 
 logger = logging.getLogger(__name__)
-LOG = "predictions.jsonl"
 WATCH_SECONDS = 1.0
 Report = Callable[[dict[str, Any]], None]
 
@@ -175,19 +175,6 @@ def drawn(image: Array, found: Segmentation) -> Array:
     return image
 
 
-def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a folder of predictions.
-
-    Raises:
-        FileNotFoundError: no such folder.
-    """
-    if not (out / LOG).is_file():
-        raise FileNotFoundError(f"no predictions in {out}: run svfseg predict --out {out} first")
-    for line in (out / LOG).read_text().splitlines()[1:]:
-        if line.endswith("}"):  # else it was cut off by a stop
-            yield json.loads(line)
-
-
 def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
     path = out / LOG
     if not path.is_file() or not path.read_text().strip():
@@ -196,10 +183,14 @@ def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
         head = json.loads(path.read_text().splitlines()[0])
     except ValueError as error:
         raise ValueError(f"{path} is damaged: choose another --out, or remove it") from error
-    if head != kept:
+    if head["task"] != kept["task"]:
         raise ValueError(
-            f"{out} holds predictions of another task or in other formats: choose another --out, "
-            "or remove it"
+            f"{out} holds predictions of another task: choose another --out, or remove it"
+        )
+    if head["formats"] != kept["formats"]:
+        raise ValueError(
+            f"{out} was made with --format {' '.join(head['formats'])}: give that again, or choose "
+            "another --out"
         )
     rows = {Path(line["image"]).name: line for line in read_predictions(out)}
     done = {name: line for name, line in rows.items() if (out / line["mask"]).is_file()}

@@ -2,15 +2,17 @@
 
 import base64
 import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from PIL import Image
 
 from svfseg import __version__
-from svfseg.predictions import read_predictions
-from svfseg.svf.files import replace_file
 
+LOG = "predictions.jsonl"
 # Longer side of the pictures on the page, in pixels.
 SIDE = 480
 
@@ -51,8 +53,11 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         version=__version__,
     )
     page = predictions / "report.html" if page is None else page
-    with replace_file(page) as fresh:
-        fresh.write_text(text)
+    # by hand, as svf.files.replace_file does: importing its package takes torch, and seconds
+    page.parent.mkdir(parents=True, exist_ok=True)
+    fresh = page.with_name(f".{page.name}")
+    fresh.write_text(text)
+    fresh.replace(page)
     return page
 
 
@@ -63,3 +68,16 @@ def _embedded(path: Path) -> str:
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a folder of predictions.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if not (out / LOG).is_file():
+        raise FileNotFoundError(f"no predictions in {out}: run svfseg predict --out {out} first")
+    for line in (out / LOG).read_text().splitlines()[1:]:
+        if line.endswith("}"):  # else it was cut off by a stop
+            yield json.loads(line)

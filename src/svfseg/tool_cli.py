@@ -166,6 +166,12 @@ def run_predict(arguments: Sequence[str]) -> None:
         )
     found = sum(any(line["share"].values()) for line in lines)
     print(f"{len(lines)} image(s), something found in {found}: {parsed.out}", file=sys.stderr)
+    if found < len(lines) and segmenter.empty:
+        print(
+            f"nothing in {len(lines) - found}; where the class is there all the same, give more "
+            "supports, or --never-empty to fit",
+            file=sys.stderr,
+        )
 
 
 def _segmenter(

@@ -35,8 +35,11 @@ class Worker:
         self._stop = threading.Event()
         self.job: dict[str, Any] = {"kind": "none", "running": False}
 
-    def learn(self, adapt: str | None, tile: bool, size: int | None) -> None:
+    def learn(self, **parameters: Any) -> None:
         """Learn from the examples, then outline all other images.
+
+        Args:
+            parameters: of `svfseg.FewShotSegmenter`.
 
         Raises:
             BusyError: something else runs.
@@ -47,9 +50,7 @@ class Worker:
         for class_id, name in enumerate(classes, start=1):
             if not any(mask is not None and (mask == class_id).any() for mask in masks):
                 raise ValueError(f"mark {name} in at least one image first")
-        segmenter = FewShotSegmenter(
-            self.model, adapt=adapt, tile=tile, size=size, device=self.device
-        )
+        segmenter = FewShotSegmenter(self.model, device=self.device, **parameters)
 
         def work() -> None:
             segmenter.fit(images, masks, classes, self._steps)

@@ -61,6 +61,7 @@ class Learn(BaseModel):
 
     adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
     tile: bool = False
+    empty: bool = True
     size: int | None = None
 
 
@@ -202,7 +203,8 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
 
     @app.post("/api/learn")
     def learn(how: Learn) -> dict[str, bool]:
-        worker.learn(None if how.adapt == "none" else how.adapt, how.tile, how.size)
+        adapt = None if how.adapt == "none" else how.adapt
+        worker.learn(adapt=adapt, tile=how.tile, empty=how.empty, size=how.size)
         return {"running": True}
 
     @app.post("/api/outline")

@@ -366,8 +366,11 @@ async function start(kind, path, options) {
   await poll();
 }
 
-const learn = () =>
-  start("learning", "/api/learn", json("POST", { adapt: $("adapt").value, tile: $("tile").checked }));
+function learn() {
+  const how = { adapt: $("adapt").value, tile: $("tile").checked, empty: !$("always").checked };
+  return start("learning", "/api/learn", json("POST", how));
+}
+
 const outlineRest = () => start("outlining", "/api/outline", { method: "POST" });
 
 function renderJob() {
