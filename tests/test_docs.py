@@ -104,7 +104,8 @@ def test_commands_run_as_they_are_printed(
         if not (home / link).exists():
             (home / link).symlink_to(ROOT / link)
     for words in commands(path):
-        runs = words[0] in SHORT and "--watch" not in words and not words[1].startswith("runs/")
+        long = {"--watch", "--adapt"} & set(words) or words[1].startswith("runs/")
+        runs = words[0] in SHORT and not long
         with monkeypatch.context() as patch:
             if runs:
                 assert cli.main(words) == 0, (words, capsys.readouterr().err)

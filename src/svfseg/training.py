@@ -25,7 +25,9 @@ from svfseg.checkpoint import (
     start_model,
 )
 from svfseg.config import OptimConfig, TrainConfig, write_config
-from svfseg.data import ClassCrops, Split, TrainEpisodes, build_splits, collate
+from svfseg.data import BENCHMARKS, ClassCrops, Split, TrainEpisodes, build_splits, collate
+from svfseg.models import HEADS
+from svfseg.named import look_up
 from svfseg.runtime import (
     MetricsLog,
     environment,
@@ -35,7 +37,7 @@ from svfseg.runtime import (
     set_random_state,
 )
 from svfseg.selection import make_judge, takes_images
-from svfseg.tuning import trained_parameters, tune
+from svfseg.tuning import STRATEGIES, trained_parameters, tune
 
 LOG_EVERY = 20
 EPISODE = ("query", "support", "support_mask", "target")
@@ -207,6 +209,9 @@ def _factoring(report: Report | None) -> Callable[[int, int], None] | None:
 
 def check(config: TrainConfig) -> None:
     """Raise ValueError for settings that no run can have."""
+    look_up(config.tuning.strategy, STRATEGIES, "strategy")
+    look_up(config.model.head, HEADS, "head")
+    look_up(config.data.name, BENCHMARKS, "benchmark")
     positive = {
         "shot": config.shot,
         "optim.steps": config.optim.steps,

@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,8 @@ class Project:
         with self.lock:
             kind = _shown_as(data)
             taken = {Path(other).stem.lower() for other in self.state["images"]}
-            free = next(
-                s for s in (stem, *(f"{stem}-{i}" for i in range(2, 10**6)))
-                if s.lower() not in taken
-            )  # fmt: skip
+            others = (f"{stem}-{number}" for number in count(2))
+            free = next(s for s in chain([stem], others) if s.lower() not in taken)
             path = self.folder / "images" / f"{free}{kind or '.png'}"
             with replace_file(path) as fresh:
                 if kind is None:
