@@ -46,12 +46,18 @@ def test_fit_takes_a_folder_images_or_a_list(own: Path, tmp_path: Path) -> None:
                  "--out", str(tmp_path / "a.svf")]) == 0  # fmt: skip
     assert main(["fit", "--support", str(tmp_path / "list.csv"), *common,
                  "--out", str(tmp_path / "b.svf")]) == 0  # fmt: skip
+    # a folder of images and one of masks, which a painting program saved in three channels
+    (tmp_path / "grey").mkdir()
+    for i in range(2):
+        with Image.open(masks[i]) as mask:
+            mask.convert("RGB").save(tmp_path / f"grey/{i}.png")
+    folders = ["--support", str(own / "supports/images"), "--mask", str(tmp_path / "grey")]
+    assert main(["fit", *folders, *common, "--out", str(tmp_path / "c.svf")]) == 0
     from svfseg.task import read_task
 
-    tasks = [
-        read_task(p).about for p in (own / "thing.svf", tmp_path / "a.svf", tmp_path / "b.svf")
-    ]
-    assert tasks[0] == tasks[1] == tasks[2]
+    paths = (own / "thing.svf", *(tmp_path / f"{name}.svf" for name in "abc"))
+    tasks = [read_task(path).about for path in paths]
+    assert tasks[0] == tasks[1] == tasks[2] == tasks[3]
 
 
 def test_what_was_predicted_and_mended_in_labelme_becomes_the_support(
@@ -165,9 +171,11 @@ def test_a_broken_image_stops_nothing_else(
     assert (tmp_path / "found/3.png").exists()
     assert not (tmp_path / "found/2.png").exists()
     (folder / "text.png").write_text("no image")
-    assert "not an image that can be read: leave them out" in fails(
-        capsys, *words[:-1], tmp_path / "none"
-    )
+    assert "2 of 3 images were left out" in fails(capsys, *words[:-1], tmp_path / "again")
+    assert (tmp_path / "again/3.png").exists()
+    (folder / "3.jpg").unlink()
+    (folder / "2.jpg").unlink()
+    assert "text.png is not an image" in fails(capsys, *words[:-1], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

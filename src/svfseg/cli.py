@@ -198,10 +198,10 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it went well, 2 with one line of advice for bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
-    if words[0] == "--version":
+    if words[0] in ("--version", "version"):
         print(f"svfseg {__version__}")
         return 0
     try:

@@ -56,10 +56,10 @@ def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """Look at the head of every file, before anything is computed.
+    """Look at the head of every file, before anything is computed; some may be damaged.
 
     Raises:
-        ValueError: files that are no images, the first ones named.
+        ValueError: none is an image, the first ones named.
     """
     problems = []
     for path in paths:
@@ -67,9 +67,9 @@ def check_images(paths: Sequence[Path]) -> None:
             image_size(path)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-    if problems:
+    if problems and len(problems) == len(paths):
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ValueError(f"{'; '.join(problems[:3])}{more}: leave them out")
+        raise ValueError(f"{'; '.join(problems[:3])}{more}: give images")
 
 
 def predict_folder(

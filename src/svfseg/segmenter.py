@@ -185,8 +185,8 @@ class FewShotSegmenter:
             marked = as_mask(mask, image, names, name)
             if mask is not None and not ((marked > 0) & (marked < 255)).any():
                 raise ValueError(
-                    f"the mask of support {number} is empty: mark the class in it, or give None "
-                    "for an image without it"
+                    f"the mask of support {number} is empty: mark the class in it, or give the "
+                    "image as one without it (--negative; None in Python)"
                 )
             samples.append(Sample(image, marked))
         for class_id, name in enumerate(names, start=1):

@@ -108,6 +108,9 @@ class ExportArguments:
 def run_fit(arguments: Sequence[str]) -> None:
     """Run ``svfseg fit --support ... --out TASK``."""
     parsed = parse(FitArguments, "fit", arguments)
+    for path in (*parsed.support, *parsed.mask, *parsed.negative):
+        if not path.exists():  # told before seconds of loading
+            raise FileNotFoundError(f"no image or folder at {path}")
     images, masks, names = _supports(parsed)
     from svfseg.predictions import find_images
     from svfseg.progress import StepProgress
@@ -155,6 +158,8 @@ def run_predict(arguments: Sequence[str]) -> None:
     marks = [path for group in parsed.mask for path in group]
     if not parsed.query:
         raise ValueError("no --query: give the images to outline the class in")
+    if not parsed.task.exists():
+        raise FileNotFoundError(f"no task or run at {parsed.task}: expected a file that fit wrote")
     from svfseg.predictions import check_images, find_images, predict_folder
     from svfseg.progress import ImageProgress
 
@@ -172,6 +177,7 @@ def run_predict(arguments: Sequence[str]) -> None:
             "supports, or --never-empty to fit",
             file=sys.stderr,
         )
+    print(f"look at them: svfseg report {parsed.out}", file=sys.stderr)
 
 
 def _segmenter(
@@ -239,7 +245,8 @@ def _supports(parsed: FitArguments) -> tuple[list[Path], list[Path | None], tupl
         raise ValueError("no --support: give images and --mask, a folder, or a list")
     first = images[0]
     if len(images) == 1 and first.is_dir():
-        images, masks, found = _from_folder(first)
+        beside = next((path for path in parsed.mask if path.is_dir()), None)
+        images, masks, found = _from_folder(first, beside)
         names = names or found
     elif len(images) == 1 and first.suffix.lower() in (".csv", ".txt") and first.is_file():
         images, masks = _from_list(first)
@@ -254,11 +261,15 @@ def _supports(parsed: FitArguments) -> tuple[list[Path], list[Path | None], tupl
     return images, masks, names or tuple(labels) or ("class",)
 
 
-def _from_folder(folder: Path) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
+def _from_folder(
+    folder: Path, masks_in: Path | None
+) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
     from svfseg.predictions import find_images
 
     inside, beside = folder / "images", folder / "masks"
-    if not inside.is_dir() and not beside.is_dir():  # as labelme leaves a folder
+    if masks_in is not None:
+        inside, beside = folder, masks_in
+    elif not inside.is_dir() and not beside.is_dir():  # as labelme leaves a folder
         inside = beside = folder
     elif not inside.is_dir() or not beside.is_dir():
         raise FileNotFoundError(f"{folder} has only one of images/ and masks/: expected both")

@@ -63,7 +63,10 @@ def run_app(arguments: Sequence[str]) -> None:
         project = Project(parsed.project)
         for path in wanted:
             if not project.has(path.name):
-                project.add_image(path.name, path.read_bytes(), parsed.max_pixels)
+                try:
+                    project.add_image(path.name, path.read_bytes(), parsed.max_pixels)
+                except ValueError as error:
+                    print(f"left out: {error}", file=sys.stderr)
         # a page asks for many small pictures at once
         limits = Limits(
             token, local, frozenset(parsed.allow_host), int(parsed.max_upload * 1e6), 64, 600,
@@ -77,6 +80,7 @@ def run_app(arguments: Sequence[str]) -> None:
         if not parsed.no_browser and sys.stdout.isatty():
             webbrowser.open(address)
         serve(page, listening, 10, lambda: page.state.worker.job["running"])
+        print(f"stopped; all is kept in {parsed.project}")
 
 
 @dataclass(frozen=True)

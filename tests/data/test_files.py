@@ -28,8 +28,8 @@ def test_masks_keep_their_ids(tmp_path: Path) -> None:
 
 
 def test_masks_without_ids_are_refused(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
-    Image.new("RGBA", (4, 4)).save(tmp_path / "alpha.png")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "colour.png")
+    Image.new("RGBA", (4, 4), "red").save(tmp_path / "alpha.png")
     Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("hello")
     for name, message in (

@@ -223,6 +223,7 @@ def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
         assert stroke.any()
         page.keyboard.press("z")
         assert not marked().any()
+        expect(page.locator("#status")).to_contain_text("to do")  # undone it is no example
         page.keyboard.press("y")
         assert np.array_equal(marked(), stroke)
         page.keyboard.press("e")
@@ -372,4 +373,6 @@ def test_a_folder_of_something_else_is_refused(
     (tmp_path / "p").mkdir()
     (tmp_path / "p/project.json").write_text("{")
     assert "is damaged" in fails(capsys, "app", tmp_path / "p", "--port", 0)
+    with served(tmp_path / "open"):
+        assert "is open in another program" in fails(capsys, "app", tmp_path / "open", "--port", 0)
     assert "there is no token" in fails(capsys, "app", tmp_path / "q", "--host", "0.0.0.0")

@@ -45,23 +45,26 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_mask(path: str | Path) -> Array:
-    """Mask of class ids (height, width), uint8: a palette, grey or black-and-white PNG.
+    """Mask of class ids (height, width), uint8: a palette, grey or black-and-white image.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an image, or one that holds no ids (colour, 16 bits).
     """
     with _open(path) as image:
-        if image.mode not in ("P", "L", "1"):
+        try:
+            values = np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged image: {error}") from error
+        if image.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
+            values = values[..., 0]  # grey, as painting programs save it
+        elif image.mode not in ("P", "L", "1"):
             kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
             raise ValueError(
                 f"{path} is no mask of class ids: it has {kind} (mode {image.mode}); save it as "
                 "an 8-bit palette or grey PNG whose values are the ids"
             )
-        try:
-            return np.asarray(image).astype(np.uint8)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path} is a damaged image: {error}") from error
+        return values.astype(np.uint8)
 
 
 def read_binary_mask(path: str | Path, class_id: int | None = None) -> Array:

@@ -58,7 +58,7 @@ def export_masks(project: Project, folder: Path, form: str) -> int:
     if form not in WRITERS:
         raise ValueError(f"unknown format {form}: expected {', '.join(WRITERS)}")
     classes = tuple(project.state["classes"])
-    count = 0
+    count, taken = 0, set[str]()
     for name in project.names():
         mask = answer(project, name)
         if mask is None:
@@ -68,7 +68,11 @@ def export_masks(project: Project, folder: Path, form: str) -> int:
         sure = dict.fromkeys(classes, 1.0)
         if not is_example(about):
             sure = dict.fromkeys(classes, 0.0) | dict(zip(classes, found, strict=False))
-        WRITERS[form](folder, Named(Path(name), mask, classes, sure))
+        own = Path(about["original"])  # as its owner calls it, unless two are called so
+        if own.stem in taken:
+            own = Path(name)
+        taken.add(own.stem)
+        WRITERS[form](folder, Named(own, mask, classes, sure))
         count += 1
     if not count:
         raise ValueError("nothing is marked or found yet: mark an example, and learn from it")

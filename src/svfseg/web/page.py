@@ -79,6 +79,7 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         worker.close()
+        project.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.worker = worker

@@ -1,5 +1,6 @@
 """A project of the page: images, what is marked in them, what was learned and found; a folder."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -38,7 +39,7 @@ class Project:
         folder: made if it is not there.
 
     Raises:
-        ValueError: a folder that holds something else, or a damaged project.
+        ValueError: a folder that holds something else, a damaged project, or one that is open.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,12 +55,24 @@ class Project:
                     f"{path} is damaged ({error}): restore it, or remove it"
                 ) from error
         elif folder.is_dir() and any(folder.iterdir()):
-            raise ValueError(f"{folder} is no project: expected {STATE} in it, or an empty folder")
+            raise ValueError(
+                f"{folder} is no project: expected {STATE} in it, or an empty folder; to bring "
+                f"its images along: svfseg app NAME --images {folder}"
+            )
         else:
             self.state = _fresh()
         for part in ("images", "masks", "found"):
             (folder / part).mkdir(parents=True, exist_ok=True)
+        self._own = (folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is open in another program: use that, or stop it") from None
         self._write()
+
+    def close(self) -> None:
+        """Let others open it."""
+        self._own.close()
 
     def _write(self) -> None:
         self.revision += 1
@@ -95,6 +108,7 @@ class Project:
                     fresh.write_bytes(data)
             height, width = image.shape[:2]
             self.state["images"][path.name] = {"width": width, "height": height, "marked": []}
+            self.state["images"][path.name]["original"] = Path(name.replace("\\", "/")).name
             self._touch(path.name)
             self._write()
             return path.name

@@ -12,6 +12,7 @@ let state = { images: [], classes: [], colors: [], learned: 0, thresholds: [], f
 let job = { running: false, kind: "none" };
 let current = null; // name of the image that is shown
 let shown = null; // { version, maps, present } of it
+let opened = null; // the same when it was opened, and whether it was an example
 let classId = 1;
 let unsaved = false;
 let saving = Promise.resolve();
@@ -92,9 +93,11 @@ const record = (name) => state.images.find((image) => image.name === name);
 const isExample = (image) => image.marked.length > 0 || image.without;
 const sureness = (image) => (image.found ? Math.min(...image.found.confidence) : 2);
 
+const isEmpty = (image) => Boolean(image.found) && !image.found.present.some(Boolean);
+
 function ordered() {
   if ($("sort").value === "added") return state.images;
-  const rank = (image) => (isExample(image) ? 3 : sureness(image));
+  const rank = (image) => (isExample(image) ? 3 : sureness(image) - Number(isEmpty(image)));
   return [...state.images].sort((a, b) => rank(a) - rank(b));
 }
 
@@ -108,11 +111,11 @@ function caption(image) {
   if (image.without) return ["not in this one", "example"];
   if (image.marked.length) return ["example", "example"];
   if (!image.found) return ["to do", ""];
-  const nothing = !image.found.present.some(Boolean);
+  const nothing = isEmpty(image);
   const sure = sureness(image);
   const age = image.found.old ? ", before the last learning" : "";
   const text = `${nothing ? "not found" : "found"}, ${Math.round(100 * sure)} % sure${age}`;
-  return [text, sure < 0.5 ? "doubt" : ""];
+  return [text, nothing || sure < 0.5 ? "doubt" : ""];
 }
 
 function renderList() {
@@ -127,7 +130,9 @@ function renderList() {
     const small = row.querySelector("small");
     small.textContent = text;
     small.className = kind;
-    row.querySelector("button").setAttribute("aria-current", String(image.name === current));
+    const button = row.querySelector("button");
+    button.setAttribute("aria-current", String(image.name === current));
+    button.tabIndex = image.name === current ? 0 : -1; // the others by the keys , and .
     return row;
   });
   if (wanted.some((row, i) => list.children[i] !== row) || list.children.length !== wanted.length) {
@@ -180,6 +185,8 @@ async function open(name) {
   const content = await contentOf(image);
   if (current !== name) return;
   shown = content;
+  opened = { ...content, example: isExample(image) };
+  sessionStorage.setItem("image", name);
   const [width, height] = image.work;
   editor.open(to(name), name, width, height, content.ids);
   renderCurrent();
@@ -231,7 +238,7 @@ async function flush() {
       const done = await send(name, ids, width, height);
       sending -= 1;
       if (name === current) {
-        if (done) shown = { version: done.version };
+        if (done) shown = { ...(done.asBefore ? opened : {}), version: done.version };
         else unsaved = true;
       }
       await poll();
@@ -241,8 +248,13 @@ async function flush() {
   await saving;
 }
 
-// Wiping out all that was found says that the class is not there.
+// Undone to its start an image is what it was; wiping out all that was found says that the class
+// is not there.
 async function send(name, ids, width, height) {
+  if (name === current && opened && !opened.example && !editor.past.length) {
+    const done = await ask(to(name, "without"), json("PUT", false));
+    return done && { ...(await done.json()), asBefore: true };
+  }
   if (record(name)?.found && !ids.some(Boolean)) {
     const done = await ask(to(name, "without"), json("PUT", true));
     return done?.json();
@@ -276,6 +288,8 @@ async function accept() {
 
 async function setWithout(value) {
   await flush();
+  const image = record(current);
+  if (image.marked.length && !window.confirm(`Forget what is marked in ${current}?`)) return;
   if (await ask(to(current, "without"), json("PUT", value))) {
     await poll();
     await open(current);
@@ -413,11 +427,26 @@ function render() {
   });
   const without = state.images.filter((image) => image.without).length;
   $("examples").textContent = `Examples: ${counts.join(", ")}${without ? `; without: ${without}` : ""}`;
+  renderOutcome();
+  $("stage").classList.toggle("empty", !state.images.length);
   const answered = state.images.some((image) => image.found || image.marked.length);
   $("export").disabled = !answered;
   $("task").disabled = !state.learned;
-  if (!current && state.images.length) open(state.images[0].name);
+  const last = sessionStorage.getItem("image");
+  if (!current && state.images.length) open(record(last) ? last : state.images[0].name);
   else refreshCurrent();
+}
+
+// What the last learning came to.
+function renderOutcome() {
+  const asked = state.images.filter((image) => image.found && !isExample(image));
+  const empty = asked.filter(isEmpty).length;
+  const doubtful = asked.filter((image) => !isEmpty(image) && sureness(image) < 0.5).length;
+  const old = state.images.filter((image) => !isExample(image) && (image.found?.old ?? true)).length;
+  const parts = [`found in ${asked.length - empty}`, `nothing in ${empty}`];
+  if (doubtful) parts.push(`less than 50 % sure in ${doubtful}`);
+  if (old) parts.push(`${old} not outlined yet`);
+  $("outcome").textContent = state.learned ? `${parts.join(", ")}.` : "";
 }
 
 // An answer that came, or an older one replaced, while its image was looked at.
@@ -427,6 +456,7 @@ async function refreshCurrent() {
   const fresh = await contentOf(image);
   if (current !== image.name || unsaved || sending || editor.stroke) return;
   shown = fresh;
+  opened = { ...fresh, example: isExample(image) };
   editor.show(fresh.ids);
   renderCurrent();
 }
@@ -541,6 +571,7 @@ $("threshold").addEventListener("input", moveThreshold);
 $("threshold").addEventListener("change", keepThreshold);
 
 const keys = {
+  h: () => editor.ids && editor.toggle(),
   b: () => chooseTool("brush"), p: () => chooseTool("polygon"),
   c: () => chooseTool("grow"), e: () => chooseTool("erase"),
   "[": () => resizeBrush(editor.radius / 1.25 - 0.2), "]": () => resizeBrush(editor.radius * 1.25 + 0.2),

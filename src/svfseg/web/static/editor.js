@@ -55,6 +55,7 @@ export class Editor {
     this.pixels = this.context.createImageData(width, height);
     this.colored = new Uint32Array(this.pixels.data.buffer);
     this.sheet.hidden = false;
+    this.canvas.hidden = false;
     this.show(ids);
     this.fit();
   }
@@ -73,6 +74,10 @@ export class Editor {
       for (let i = row + left; i < row + right; i++) this.colored[i] = this.palette[this.ids[i]];
     }
     this.context.putImageData(this.pixels, 0, 0, left, top, right - left, bottom - top);
+  }
+
+  toggle() {
+    this.canvas.hidden = !this.canvas.hidden;
   }
 
   // ---- the view
@@ -121,6 +126,7 @@ export class Editor {
       before: this.cut(this.before, this.dirty),
       after: this.cut(this.ids, this.dirty),
     };
+    if (step.before.every((id, i) => id === step.after[i])) return; // nothing was changed
     this.past.push(step);
     if (this.past.length > UNDO_STEPS) this.past.shift();
     this.future = [];
