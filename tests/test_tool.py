@@ -189,7 +189,7 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--support", image, "--mask", mask, "--model", "no/such"], "is no run folder"),
         (["--support", image, "--mask", mask, "--size", "3"], "at least 32 pixels"),
         (["--support", image, "--mask", mask, "--classes", "a", "b"], "mask of support 1 is empty"),
-        (["--support", image, "--mask", tmp_path / "gone.png"], "no image at"),
+        (["--support", image, "--mask", tmp_path / "gone.png"], "no image or folder at"),
     ):
         assert message in fails(capsys, "fit", *words, *out), words
     (tmp_path / "empty.csv").write_text("# nothing\n")
