@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import numpy as np
 from fastapi import Body, FastAPI, File, HTTPException, Query, Request, UploadFile
@@ -269,6 +270,4 @@ def _png(values: Array) -> Response:
 
 
 def _saved_as(name: str) -> dict[str, str]:
-    from urllib.parse import quote
-
     return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}

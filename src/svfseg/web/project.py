@@ -1,6 +1,7 @@
 """A project of the page: images, what is marked in them, what was learned and found; a folder."""
 
 import fcntl
+import io
 import json
 import re
 import shutil
@@ -366,8 +367,6 @@ def _with_age(found: dict[str, Any] | None, fits: int) -> dict[str, Any] | None:
 
 def _shown_as(data: bytes) -> str | None:
     """The ending of a file that every browser shows upright as it is; None for others."""
-    import io
-
     with Image.open(io.BytesIO(data)) as image:
         turned = image.getexif().get(0x0112, 1) != 1
         return None if turned else SHOWN.get(image.format or "")
