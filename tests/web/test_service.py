@@ -29,8 +29,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from skimage import data
 
 from svfseg import FewShotSegmenter
-from svfseg.web.limits import COOKIE, Limits, decode_image, decode_mask
+from svfseg.web.limits import COOKIE, Limits
 from svfseg.web.service import ServiceSettings, create_service
+from svfseg.web.uploads import decode_image, decode_mask
 from svfseg.web_cli import _listen, run_serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -340,7 +341,7 @@ def test_bad_input_gets_one_line(served: Running) -> None:
         (predict(client, "x" * 65), 422, "name is"),
         (predict(client, image=b"text"), 422, "no image that can be read"),
         (predict(client, image=b""), 422, "no image that can be read"),
-        (predict(client, image=PHOTO[:2000]), 422, "the image is damaged"),
+        (predict(client, image=PHOTO[:2000]), 422, "the image is a damaged image"),
         (predict(client, image=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), 422, "no image"),
         (predict(client, image=deep), 422, "16 or 32 bits"),
         (predict(client, image=bomb), 422, "too large"),
@@ -358,7 +359,7 @@ def test_bad_input_gets_one_line(served: Running) -> None:
         (fit(client, "no", masks=()), 422, "masks: field required"),
         (fit(client, "no", images=(PHOTO, PHOTO)), 422, "2 images and 1 masks"),
         (fit(client, "no", masks=(small,)), 422, "both must be one size"),
-        (fit(client, "no", masks=(PHOTO,)), 422, "mask 1 holds no ids"),
+        (fit(client, "no", masks=(PHOTO,)), 422, "mask 1 is no mask of class ids: it has colours"),
         (fit(client, "no", masks=(encoded(Image.new("L", (226, 150))),)), 422, "is empty"),
         (fit(client, "no", classes=["a", "b"]), 422, "no support shows class 2"),
         (fit(client, "no", classes=["a", "a"]), 422, "different names"),
@@ -385,6 +386,9 @@ def test_images_as_cameras_and_programs_write_them() -> None:
         assert decode_image(encoded(CAT.convert(mode), kind), 10**6).shape == (150, 226, 3)
     black = Image.fromarray(MARKED * 255).convert("1")
     assert set(np.unique(decode_mask(encoded(black), 10**6))) == {0, 1}
+    grey = Image.fromarray(MARKED * 2)
+    for mode in ("L", "RGB", "RGBA"):  # as painting programs and browsers save it
+        assert (decode_mask(encoded(grey.convert(mode)), 10**6) == MARKED * 2).all()
 
 
 def test_uploads_are_measured(served: Running) -> None:

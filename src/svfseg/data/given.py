@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from svfseg.data.images import Array, check_same_size, read_image, read_mask
+from svfseg.data.images import (
+    Array,
+    check_same_size,
+    ids_of,
+    read_image,
+    read_mask,
+    rgb_of,
+)
 from svfseg.data.labelme import read_marks
 from svfseg.data.marks import draw_marks
 
@@ -28,8 +35,7 @@ def as_image(given: Given, name: str = "the image") -> Array:
     if isinstance(given, (str, Path)):
         return read_image(given, upright=True)
     if isinstance(given, Image.Image):
-        upright = ImageOps.exif_transpose(given)
-        return np.asarray(upright.convert("RGB"))
+        return rgb_of(given, name, upright=True)
     array = np.asarray(given)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0:
         raise ValueError(
@@ -71,9 +77,7 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
     if isinstance(given, (str, Path)):
         mask = read_mask(given)
     elif isinstance(given, Image.Image):
-        if given.mode not in ("P", "L", "1"):
-            raise ValueError(f"{name} has mode {given.mode}: expected a palette or grey image")
-        mask = np.asarray(given).astype(np.uint8)
+        mask = ids_of(given, name)
     else:
         mask = np.asarray(given)
         if mask.ndim != 2 or mask.dtype.kind not in "bui":

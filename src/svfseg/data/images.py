@@ -1,13 +1,15 @@
 """Read and write images and masks. Masks go through Pillow: they keep their ids."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Array = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 
 def read_image(path: str | Path, upright: bool = False) -> Array:
@@ -22,15 +24,7 @@ def read_image(path: str | Path, upright: bool = False) -> Array:
         ValueError: not an image, a damaged one, or one of more than 8 bits a channel.
     """
     with _open(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(
-                f"{path} has 16 or 32 bits a pixel (mode {image.mode}): scale it to 8 bits first"
-            )
-        try:
-            turned = ImageOps.exif_transpose(image) if upright else image
-            return np.asarray(turned.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path} is a damaged image: {error}") from error
+        return rgb_of(image, f"{path}", upright)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -52,19 +46,50 @@ def read_mask(path: str | Path) -> Array:
         ValueError: not an image, or one that holds no ids (colour, 16 bits).
     """
     with _open(path) as image:
-        try:
-            values = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path} is a damaged image: {error}") from error
-        if image.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
-            values = values[..., 0]  # grey, as painting programs save it
-        elif image.mode not in ("P", "L", "1"):
-            kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
-            raise ValueError(
-                f"{path} is no mask of class ids: it has {kind} (mode {image.mode}); save it as "
-                "an 8-bit palette or grey PNG whose values are the ids"
-            )
-        return values.astype(np.uint8)
+        return ids_of(image, f"{path}")
+
+
+def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
+    """Pixels of an opened picture, (height, width, 3) uint8.
+
+    Args:
+        image: as Pillow opened it.
+        name: for messages.
+        upright: turn it as its EXIF data says.
+
+    Raises:
+        ValueError: damaged, or of more than 8 bits a channel.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"{name} has 16 or 32 bits a pixel (mode {image.mode}): scale it to 8 bits first"
+        )
+    turned = _decoded(lambda: ImageOps.exif_transpose(image) if upright else image, name)
+    return _decoded(lambda: np.asarray(turned.convert("RGB")), name)
+
+
+def ids_of(image: Image.Image, name: str) -> Array:
+    """Class ids of an opened mask, (height, width) uint8; black and white are 0 and 1.
+
+    Grey in three channels, as painting programs and browsers save it, is grey.
+
+    Args:
+        image: as Pillow opened it.
+        name: for messages.
+
+    Raises:
+        ValueError: damaged, or one that holds no ids (colour, 16 bits).
+    """
+    values: npt.NDArray[Any] = _decoded(lambda: np.asarray(image), name)
+    if image.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
+        values = values[..., 0]
+    elif image.mode not in ("P", "L", "1"):
+        kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
+        raise ValueError(
+            f"{name} is no mask of class ids: it has {kind} (mode {image.mode}); save it as "
+            "an 8-bit palette or grey PNG whose values are the ids"
+        )
+    return values.astype(np.uint8)
 
 
 def read_binary_mask(path: str | Path, class_id: int | None = None) -> Array:
@@ -116,6 +141,13 @@ def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 3
     tinted[edge] = color
     tinted[around] = 255
     return np.asarray(tinted, np.uint8)
+
+
+def _decoded(decode: Callable[[], T], name: str) -> T:
+    try:
+        return decode()
+    except Exception as error:  # decoders fail in many ways on a damaged file
+        raise ValueError(f"{name} is a damaged image: {error}") from error
 
 
 def _eroded(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:

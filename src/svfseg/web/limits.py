@@ -3,27 +3,19 @@
 import asyncio
 import contextlib
 import hmac
-import io
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-import numpy.typing as npt
 from fastapi import HTTPException
-from PIL import Image, ImageOps
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svfseg.web.problems import problem
 
-Array = npt.NDArray[np.uint8]  # as in svfseg.data.images, which loads torch
 COOKIE = "svfseg_token"
-# What photographs and masks come as; the others of Pillow are seldom met and often attacked.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # A refusal waits this long for the rest of an upload, then closes the connection.
 DRAIN_SECONDS = 5.0
 CLOSE = {"Connection": "close"}
@@ -168,68 +160,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def decode_image(data: bytes, max_pixels: int, name: str = "the image") -> Array:
-    """(height, width, 3) uint8 RGB of a file's bytes, upright as its EXIF data says.
-
-    Args:
-        data: the file.
-        max_pixels: that its header may claim; nothing is decoded beyond.
-        name: for messages.
-
-    Raises:
-        ValueError: not an image, damaged, too large, or of more than 8 bits a channel.
-    """
-    image = _open(data, max_pixels, name)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{name} has 16 or 32 bits a pixel: scale it to 8 bits first")
-    return np.asarray(_decoded(lambda: ImageOps.exif_transpose(image).convert("RGB"), name))
-
-
-def decode_mask(data: bytes, max_pixels: int, name: str = "the mask") -> Array:
-    """(height, width) uint8 of class ids, of the bytes of a palette, grey or black-and-white PNG.
-
-    Args:
-        data: the file.
-        max_pixels: that its header may claim.
-        name: for messages.
-
-    Raises:
-        ValueError: not an image, damaged, too large, or one that holds no ids.
-    """
-    image = _open(data, max_pixels, name)
-    if image.mode not in ("P", "L", "1"):
-        raise ValueError(
-            f"{name} holds no ids (mode {image.mode}): send an 8-bit palette or grey PNG whose "
-            "values are the ids"
-        )
-    return np.asarray(_decoded(lambda: np.asarray(image), name)).astype(np.uint8)
-
-
-def _open(data: bytes, max_pixels: int, name: str) -> Any:
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        size = f"{image.width}x{image.height}, "
-        few = image.width * image.height <= max_pixels
-    except Image.DecompressionBombError:  # Pillow's own bound, where ours is above
-        size, few = "", False
-    except Exception as error:  # decoders fail in many ways on what only looks like an image
-        raise ValueError(
-            f"{name} is no image that can be read: send one of {', '.join(FORMATS)}"
-        ) from error
-    if not few:
-        raise ValueError(
-            f"{name} is too large: {size}where at most {max_pixels:,} pixels may be; scale it down"
-        )
-    return image
-
-
-def _decoded(decode: Callable[[], Any], name: str) -> Any:
-    try:
-        return decode()
-    except Exception as error:
-        raise ValueError(f"{name} is damaged ({error}): send it again") from error
 
 
 def _hostname(host: str) -> str:

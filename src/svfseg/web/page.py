@@ -1,6 +1,5 @@
 """The page: what a browser asks for, and what it sends."""
 
-import contextlib
 import functools
 import io
 import tempfile
@@ -26,9 +25,10 @@ from svfseg.data.marks import draw_marks
 from svfseg.formats import WRITERS
 from svfseg.web.answers import draw_answer, export_masks
 from svfseg.web.jobs import BusyError, Worker
-from svfseg.web.limits import COOKIE, Gate, Limits, decode_mask
+from svfseg.web.limits import COOKIE, Gate, Limits
 from svfseg.web.problems import explain_problems, problem
 from svfseg.web.project import TASK, Project, work_size
+from svfseg.web.uploads import decode_mask
 
 STATIC = Path(__file__).parent / "static"
 # Only what this server sends, and pictures that the page makes itself.
@@ -165,7 +165,7 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
 
     @app.put("/api/images/{name}/mask")
     def mark(name: Name, data: Annotated[bytes, Body(media_type="image/png")]) -> dict[str, int]:
-        return {"version": project.set_mask(name, _ids(data, settings.max_pixels))}
+        return {"version": project.set_mask(name, decode_mask(data, settings.max_pixels))}
 
     @app.put("/api/images/{name}/without")
     def without(name: Name, value: Annotated[bool, Body()]) -> dict[str, int]:
@@ -247,15 +247,6 @@ def _drawn(project: Project, name: str, version: str, side: int) -> bytes:
     content = io.BytesIO()
     draw_answer(project, name, side).save(content, "JPEG", quality=85)
     return content.getvalue()
-
-
-def _ids(data: bytes, max_pixels: int) -> Array:
-    """Ids of a PNG: grey or palette values, or the red of what a browser's canvas saved."""
-    damaged = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-    with contextlib.suppress(*damaged), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if image.mode in ("RGB", "RGBA") and image.width * image.height <= max_pixels:
-            return np.asarray(image.getchannel("R"))
-    return decode_mask(data, max_pixels)
 
 
 def _png(values: Array) -> Response:

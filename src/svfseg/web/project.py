@@ -20,7 +20,7 @@ from svfseg.formats import palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.svf.files import replace_file
 from svfseg.task import rename_classes
-from svfseg.web.limits import decode_image
+from svfseg.web.uploads import decode_image
 
 STATE, TASK = "project.json", "task.svf"
 # What browsers show, and is kept as it came; all else is kept as PNG.

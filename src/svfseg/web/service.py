@@ -24,11 +24,12 @@ from svfseg import __version__
 from svfseg.data.images import Array
 from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
-from svfseg.web.limits import Gate, Limits, decode_image, decode_mask
+from svfseg.web.limits import Gate, Limits
 from svfseg.web.metrics import Meter, Metrics
 from svfseg.web.problems import PROBLEMS, DamagedTaskError, Problem, explain_problems
 from svfseg.web.reference import render_reference
 from svfseg.web.tasks import MAX_SIZE, NAME, TaskInfo, Tasks
+from svfseg.web.uploads import decode_image, decode_mask
 
 T = TypeVar("T")
 # The images of one fit may have this many times the pixels that one image may.

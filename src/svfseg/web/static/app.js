@@ -1,7 +1,7 @@
 // The page: what the project holds, what is shown of it, and what a person does.
 
 import { Editor } from "./editor.js";
-import { decide, grey, readGrey, writeRed } from "./pixels.js";
+import { decide, grey, readGrey, writeGrey } from "./pixels.js";
 
 const $ = (id) => document.getElementById(id);
 const BUSY_POLL = 400;
@@ -259,7 +259,7 @@ async function send(name, ids, width, height) {
     const done = await ask(to(name, "without"), json("PUT", true));
     return done?.json();
   }
-  const body = await writeRed(ids, width, height);
+  const body = await writeGrey(ids, width, height);
   const options = { method: "PUT", headers: { "Content-Type": "image/png" }, body };
   return (await ask(to(name, "mask"), options))?.json();
 }

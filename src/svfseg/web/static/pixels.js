@@ -20,15 +20,15 @@ export async function grey(blob) {
   return values;
 }
 
-// A PNG whose red is the ids.
-export function writeRed(ids, width, height) {
+// A PNG in the grey of the ids.
+export function writeGrey(ids, width, height) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < ids.length; i++) pixels[i] = (0xff000000 | ids[i]) >>> 0;
+  for (let i = 0; i < ids.length; i++) pixels[i] = (0xff000000 | (0x010101 * ids[i])) >>> 0;
   context.putImageData(image, 0, 0);
   return new Promise((done) => canvas.toBlob(done, "image/png"));
 }
