@@ -186,6 +186,31 @@ def test_train_refuses_bad_input(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "predict a.svf photo.jpg",
+            "Unrecognized options: photo.jpg; give the images with --query",
+        ),
+        ("predict a.svf --quer photo.jpg", "--quer, photo.jpg; did you mean --query;"),
+        ("fit photo.jpg --support a.jpg", "photo.jpg; give the marked images with --support"),
+        ("fit --support a --adapt slow", "'slow' for argument '--adapt'. Expected one of ('none'"),
+        ("serve --port many", "Error parsing --port: invalid literal"),
+        ("report", "Missing from svfseg report: PATH; svfseg report --help"),
+        ("train --optim.step 3", "--optim.step, 3; did you mean --optim.steps;"),
+        ("segment", "unknown command segment: expected one of analyze, app,"),
+        ("import", "did you mean import-checkpoint?"),
+        ("serve --port 99999", "port 99999 (bind(): port must be 0-65535"),
+    ],
+)
+def test_wrong_words_get_one_line(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in fails(capsys, *words.split())
+    assert len(capsys.readouterr().err.splitlines()) <= 1
+
+
 def test_inspect(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     assert main(["inspect", "resnet50_deep"]) == 0
     assert "12,544 of 23,631,808 values train (0.053 %)" in capsys.readouterr().out

@@ -95,6 +95,7 @@ def test_predict_in_every_format_then_a_report(
     assert [image["file_name"] for image in coco["images"]] == [f"{i}.jpg" for i in range(2, 6)]
     assert main(["report", str(tmp_path / "found")]) == 0
     page = (tmp_path / "found" / "report.html").read_text()
+    assert 'href="2_overlay.jpg"' in page
     assert "4 images, the doubtful first" in page
     assert page.count("data:image/jpeg") == 4
     assert "http://" not in page
@@ -200,3 +201,13 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         capsys, "predict", task, "--support", image, "--mask", mask, "--query", image
     )
     assert "no predictions in" in fails(capsys, "report", tmp_path)
+    nested, moving = tmp_path / "nested/deep", tmp_path / "moving"
+    nested.mkdir(parents=True)
+    moving.mkdir()
+    (nested / "a.jpg").write_bytes(image.read_bytes())
+    for folder, said in (
+        (nested.parent, f"its folders have some; give {nested}"),
+        (moving, ".gif"),
+    ):
+        (folder / "b.gif").write_bytes(b"GIF89a")
+        assert said in fails(capsys, "predict", task, "--query", folder)

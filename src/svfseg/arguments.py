@@ -1,21 +1,80 @@
 """Command-line words into a typed object: the one way in which every command reads them."""
 
+import contextlib
+import io
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
+from unittest import mock
 
 import tyro
 
 A = TypeVar("A")
 
 
-def parse(kind: type[A], command: str, words: Sequence[str], default: A | None = None) -> A:
-    """Fill a dataclass from words; prints help or what is wrong with them, and exits."""
+def parse(
+    kind: type[A],
+    command: str,
+    words: Sequence[str],
+    default: A | None = None,
+    stray: str = "",
+) -> A:
+    """Fill a dataclass from words; prints help, and ends, where it is asked for.
+
+    Args:
+        kind: the dataclass.
+        command: its name, for messages.
+        words: what was typed.
+        default: values of what is not typed.
+        stray: what to do with a word that belongs to no option.
+
+    Raises:
+        ValueError: what is wrong with the words, in one line.
+    """
     given: dict[str, Any] = {} if default is None else {"default": default}
-    parsed: A = tyro.cli(
-        kind,
-        prog=f"svfseg {command}",
-        args=list(words),
-        config=(tyro.conf.FlagCreatePairsOff,),
-        **given,
-    )
-    return parsed
+
+    def read() -> A:
+        parsed: A = tyro.cli(
+            kind,
+            prog=f"svfseg {command}",
+            args=list(words),
+            config=(tyro.conf.FlagCreatePairsOff,),
+            **given,
+        )
+        return parsed
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return read()
+    except SystemExit as end:
+        if not end.code:
+            raise
+    # once more, so wide that no line is broken, and to no terminal: plain text
+    told = io.StringIO()
+    with (
+        mock.patch.dict(os.environ, COLUMNS="10000"),
+        contextlib.redirect_stderr(told),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.suppress(SystemExit),
+    ):
+        read()
+    raise ValueError(_one_line(told.getvalue(), command.split()[0], stray))
+
+
+def _one_line(told: str, command: str, stray: str) -> str:
+    """What tyro says below its title: what is wrong, a rule, what comes near, a rule, its help."""
+    rows = [row.rstrip()[2:] for row in told.splitlines()[2:]]
+    rules = [i for i, row in enumerate(rows) if row and not row.strip("-")]
+    above, below = (rules[0], rules[-1]) if rules else (len(rows), len(rows))
+    wrong = " ".join(" ".join(rows[:above]).split()).rstrip(".")
+    named = [row.split()[0] for row in rows[:below] if row.startswith("    ") and row[4] != " "]
+    parts = [wrong]
+    if wrong.startswith("Missing"):
+        parts = [f"{wrong.partition(':')[0]}: {named[0]}"]
+    elif wrong.startswith("Unrecognized"):
+        words = wrong.partition(": ")[2].split(", ")
+        if named:
+            parts.append(f"did you mean {' or '.join(named)}")
+        elif stray and not any(word.startswith("-") for word in words):
+            parts.append(stray)
+    return "; ".join([*parts, f"svfseg {command} --help lists the options"])

@@ -281,7 +281,8 @@ def write_config(path: Path, config: Any) -> None:
 def nearest(word: str, choices: typing.Iterable[str]) -> str:
     """The end of an error message that suggests the closest right word, or lists them all."""
     known = sorted(choices)
-    close = difflib.get_close_matches(word, known, 1, 0.5)
+    close = [name for name in known if word and name.startswith(word)]
+    close = close or difflib.get_close_matches(word, known, 1, 0.6)
     return f": did you mean {close[0]}?" if close else f": expected one of {', '.join(known)}"
 
 

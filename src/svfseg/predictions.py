@@ -20,6 +20,8 @@ from svfseg.svf.files import replace_file
 
 logger = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
+# Images that are not read, and missed if nobody says so.
+OTHER_ENDS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".dcm", ".nii")
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -37,7 +39,15 @@ def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDS)
+            inside = sorted(path.iterdir())
+            found += [p for p in inside if p.suffix.lower() in IMAGE_ENDS]
+            other = [p.name for p in inside if p.suffix.lower() in OTHER_ENDS]
+            if other and found:
+                logger.warning(
+                    "left out %d file(s) that are not read, first %s: save them as PNG or JPEG",
+                    len(other),
+                    other[0],
+                )
         elif path.is_file():
             found.append(path)
         else:
@@ -51,8 +61,23 @@ def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
             )
         seen[path.stem] = path
     if not seen and not none:
-        raise ValueError(f"no images in {', '.join(map(str, given))} ({', '.join(IMAGE_ENDS)})")
+        where, ends = ", ".join(map(str, given)), ", ".join(IMAGE_ENDS)
+        raise ValueError(f"no images in {where} ({ends}){_elsewhere(given)}")
     return list(seen.values())
+
+
+def _elsewhere(given: Sequence[Path]) -> str:
+    """What folders without images hold instead, for a message."""
+    inside = [p for folder in given if folder.is_dir() for p in sorted(folder.iterdir())]
+    below = [
+        p for p in inside if p.is_dir() and any(q.suffix.lower() in IMAGE_ENDS for q in p.iterdir())
+    ]
+    if below:
+        return f": its folders have some; give {' '.join(map(str, below[:3]))}"
+    others = sorted({p.suffix.lower() for p in inside if p.is_file() and p.suffix})
+    return (
+        f": found files of {', '.join(others[:5])} only; save them as PNG or JPEG" if others else ""
+    )
 
 
 def check_images(paths: Sequence[Path]) -> None:

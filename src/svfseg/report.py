@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from PIL import Image
@@ -18,7 +20,9 @@ SIDE = 480
 
 
 def write_report(predictions: Path, page: Path | None = None) -> Path:
-    """One HTML file that needs no other, of a folder that `predict_folder` wrote.
+    """One HTML file with small pictures in it, of a folder that `predict_folder` wrote.
+
+    Each picture leads to the whole one, where that still lies beside the page.
 
     Args:
         predictions: the folder.
@@ -31,10 +35,13 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
     lines = sorted(read_predictions(predictions), key=lambda x: min(x["confidence"].values()))
     if not lines:
         raise ValueError(f"no image in {predictions} is done yet: run svfseg predict to its end")
+    page = predictions / "report.html" if page is None else page
+    drawn = [predictions / f"{Path(line['mask']).stem}_overlay.jpg" for line in lines]
     shown = [
         {
             "name": Path(line["image"]).name,
-            "picture": _embedded(predictions / f"{Path(line['mask']).stem}_overlay.jpg"),
+            "picture": _embedded(overlay),
+            "whole": quote(os.path.relpath(overlay, page.parent)),
             "classes": [
                 {"name": n, "share": 100 * line["share"][n], "confidence": c}
                 for n, c in line["confidence"].items()
@@ -42,7 +49,7 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
             "least": min(line["confidence"].values()),
             "empty": not any(line["share"].values()),
         }
-        for line in lines
+        for line, overlay in zip(lines, drawn, strict=True)
     ]
     template = (Path(__file__).parent / "templates" / "report.html").read_text()
     environment = jinja2.Environment(autoescape=True)
@@ -52,7 +59,6 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         doubtful=sum(line["least"] < 0.5 for line in shown),
         version=__version__,
     )
-    page = predictions / "report.html" if page is None else page
     # by hand, as svf.files.replace_file does: importing its package takes torch, and seconds
     page.parent.mkdir(parents=True, exist_ok=True)
     fresh = page.with_name(f".{page.name}")

@@ -107,7 +107,7 @@ class ExportArguments:
 
 def run_fit(arguments: Sequence[str]) -> None:
     """Run ``svfseg fit --support ... --out TASK``."""
-    parsed = parse(FitArguments, "fit", arguments)
+    parsed = parse(FitArguments, "fit", arguments, stray="give the marked images with --support")
     for path in (*parsed.support, *parsed.mask, *parsed.negative):
         if not path.exists():  # told before seconds of loading
             raise FileNotFoundError(f"no image or folder at {path}")
@@ -153,7 +153,7 @@ def run_fit(arguments: Sequence[str]) -> None:
 
 def run_predict(arguments: Sequence[str]) -> None:
     """Run ``svfseg predict TASK --query IMAGES --out DIR``."""
-    parsed = parse(PredictArguments, "predict", arguments)
+    parsed = parse(PredictArguments, "predict", arguments, stray="give the images with --query")
     supports = [path for group in parsed.support for path in group]
     marks = [path for group in parsed.mask for path in group]
     if not parsed.query:

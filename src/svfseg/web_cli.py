@@ -205,9 +205,12 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
+        # strerror of a socket says the address once more
+        number = getattr(error, "errno", None)
+        why = str(error) if number is None or number < 0 else os.strerror(number)
         raise ValueError(
-            f"cannot listen on {host}, port {port} ({getattr(error, 'strerror', None) or error}): "
-            "choose another --port, 0 for a free one, or another --host"
+            f"cannot listen on {host}, port {port} ({why}): choose another --port, 0 for a free "
+            "one, or another --host"
         ) from error
     # asyncio does this for sockets that it opens: without it every answer waits 40 ms for an ACK
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

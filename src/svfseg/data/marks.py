@@ -1,6 +1,5 @@
 """Marks of a person (polygons, boxes, scribbles, clicks) turned into masks."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,11 +116,10 @@ def _grow(
             for x, y in scaled.tolist():
                 pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=value)
     labels = np.asarray(seeds).astype(int)
-    with warnings.catch_warnings():  # a share may leave [0, 1] by its tolerance of 0.001
-        warnings.simplefilter("ignore", UserWarning)
-        walks: npt.NDArray[np.float64] = random_walker(
-            small, labels, beta=700, mode="cg_j", return_full_prob=True, channel_axis=-1
-        )
+    # prob_tol: a share may leave [0, 1] by its tolerance of 0.001, and that is no news
+    walks: npt.NDArray[np.float64] = random_walker(
+        small, labels, beta=700, mode="cg_j", return_full_prob=True, channel_axis=-1, prob_tol=1
+    )
     share = np.asarray(
         Image.fromarray(walks[0].astype(np.float32)).resize(
             (width, height), Image.Resampling.BILINEAR
