@@ -290,11 +290,13 @@ def test_leaving_out_chooses_steps_and_rate(
     steps: int,
     times: float,
 ) -> None:
-    """The best of what was tried; only the rate that is ahead goes on to the end."""
+    """The best number of steps at the rate that is ahead at the half; only it goes on."""
     supports = [Support(sample, i) for i, sample in enumerate([*of(scenes), *of(scenes)][:4])]
     base, _ = tiny()._base()
     asked: list[float] = []
-    answers = [score for score in (untouched, half, half_faster, all_steps) for _ in range(2)]
+    # the race of the first that is left out, then the winner's for both
+    ahead = max(half, half_faster)
+    answers = [half, half_faster, untouched, untouched, ahead, ahead, all_steps, all_steps]
 
     def score(*_: object) -> float:
         asked.append(answers[len(asked)])

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -72,7 +73,7 @@ class Adapted:
         steps: that were taken.
         lr: of them.
         losses: one a step.
-        held_out: IoU of left-out supports at each rate and number of steps tried, where that chose.
+        held_out: IoU of left-out supports at the numbers of steps tried, where that chose.
     """
 
     model: nn.Module
@@ -133,7 +134,8 @@ def adapt(
     A class with one support is shown to itself, augmented twice. With ``steps`` None their number
     is chosen by leaving supports out (0, half or all of the preset's), where a class has `ENOUGH`;
     with ``lr`` None too, the rate as well: the preset's, or `FASTER` times that where it is ahead
-    at the half (Hyperband's rule, Li et al., JMLR 2018, for two). Else both are the preset's.
+    at the half for the first that is left out (Hyperband's rule, Li et al., JMLR 2018, for two).
+    Else both are the preset's.
 
     Args:
         base: a head in eval mode; it stays as it is.
@@ -162,7 +164,6 @@ def adapt(
     held_out: dict[Preset, float] = {}
     left_out = _left_out(supports, classes) if steps is None and score is not None else []
     if score is not None and left_out:
-        rates = [rate, *([rate * FASTER] if lr is None else [])]
         parts = [
             (
                 [s for s in supports if s.group != group],
@@ -170,23 +171,20 @@ def adapt(
             )
             for group in left_out
         ]
-        races = {
-            at: [tuning(rest, at, number) for number, (rest, _) in enumerate(parts)] for at in rates
-        }
-
-        def judge(at: float, until: int) -> float:
-            found = 0.0
-            for race, (rest, asked) in zip(races[at], parts, strict=True):
-                race.advance(until)
-                found += score(race.model, rest, asked) / len(parts)
-            return found
-
-        held_out[Preset(rate, 0)] = judge(rate, 0)
-        for at in rates:
-            held_out[Preset(at, most // 2)] = judge(at, most // 2)
-        # only the rate that is ahead at the half goes on
-        ahead = max(rates, key=lambda at: held_out[Preset(at, most // 2)])
-        held_out[Preset(ahead, most)] = judge(ahead, most)
+        rates = [rate, *([rate * FASTER] if lr is None else [])]
+        first = {at: tuning(parts[0][0], at, 0) for at in rates}
+        for run in first.values():
+            run.advance(most // 2)
+        halves = {at: score(run.model, *parts[0]) for at, run in first.items()}
+        rate = max(rates, key=lambda at: halves[at])
+        runs = [first[rate], *(tuning(rest, rate, i) for i, (rest, _) in enumerate(parts[1:], 1))]
+        plain = frozen_copy(base).to(device)
+        held_out[Preset(rate, 0)] = mean(score(plain, *part) for part in parts)
+        for until in (most // 2, most):
+            for run in runs:
+                run.advance(until)
+            found = [score(run.model, *part) for run, part in zip(runs, parts, strict=True)]
+            held_out[Preset(rate, until)] = mean(found)
         rate, most = max(held_out, key=lambda tried: (held_out[tried], -tried.steps))
     final = tuning(supports, rate, 99)
     final.advance(most)
