@@ -119,6 +119,11 @@ def test_from_images_to_masks(voc: Path, tmp_path: Path) -> None:
             numbers = {i["id"] for i in content["images"] if i["file_name"] == f"{COWS[4]}.jpg"}
             lax = sum(a["area"] for a in content["annotations"] if a["image_id"] in numbers)
             assert lax > 1.2 * (strict > 0).sum()
+            learned = httpx.get(f"{address}/api/state").json()["as_learned"]
+            page.click(f"text=Back to {learned[0]:.2f}, as learned")
+            expect(page.locator("#learned")).to_be_hidden()
+            expect(page.locator("#level")).to_have_text(f"{learned[0]:.2f}")
+            assert httpx.get(f"{address}/api/state").json()["thresholds"] == learned
 
             with page.expect_download() as download:
                 page.click("#task")
@@ -192,6 +197,7 @@ def test_two_hundred_images_stream_and_can_be_stopped(tmp_path: Path) -> None:
             page.locator("#images small", has_text="% sure").nth(4).wait_for()  # as they come
             page.locator("#left", has_text="s left").wait_for()
             page.click("#stop")
+            page.locator("#stop", has_text="Stopping after this image").wait_for()
             wait_done(page)
             state = httpx.get(f"{url}/state").json()
             done = sum(image["found"] is not None for image in state["images"])
@@ -254,7 +260,28 @@ def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
         with page.expect_response("**/grow"):
             page.mouse.click(*place(page, 0.75, 0.75))
         page.locator("#status", has_text=": example").wait_for()
-        assert marked()[150, 150] == 1
+        region = marked()
+        assert region[150, 150] == 1
+        # what is not it is taken out of the region again
+        spots = np.argwhere((region == 1) & (found == 0))
+        row, column = spots[np.abs(spots - 150).sum(axis=1).argmax()]
+        far = ((column + 0.5) / region.shape[1], (row + 0.5) / region.shape[0])
+        page.keyboard.press("v")
+        with page.expect_response("**/grow"):
+            page.mouse.click(*place(page, *far))
+        expect(page.locator("#status")).not_to_contain_text("growing")
+        less = marked()
+        assert less[150, 150] == 1
+        assert less[row, column] == 0
+        page.keyboard.press("z")
+        assert np.array_equal(marked(), region)
+        # where no click grew it takes away what is alike at its place
+        with page.expect_response("**/grow"):
+            page.mouse.click(*place(page, 0.75, 0.75))
+        expect(page.locator("#status")).not_to_contain_text("growing")
+        assert marked()[150, 150] != 1
+        page.keyboard.press("z")
+        assert np.array_equal(marked(), region)
         # zoom keeps marks where they are
         page.keyboard.press("b")
         page.keyboard.press("+")
@@ -263,8 +290,25 @@ def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
         drag(page, (0.5, 0.5), (0.52, 0.52))
         changed = np.argwhere(marked() != now) / now.shape
         assert len(changed) == 0 or np.abs(changed.mean(axis=0) - 0.51).max() < 0.05
+        # what is marked counts again when "not in this one" is taken back
+        now = marked()
+        page.keyboard.press("n")
+        expect(page.locator("#status")).to_contain_text("not in this one")
+        assert not marked().any()
+        page.keyboard.press("n")
+        expect(page.locator("#status")).to_contain_text(": example")
+        assert np.array_equal(marked(), now)
+        # a polygon that is open when one goes on is closed
+        page.keyboard.press("p")
+        for spot in ((0.1, 0.8), (0.3, 0.8), (0.2, 0.95)):
+            page.mouse.click(*place(page, *spot))
         page.keyboard.press(".")
         page.wait_for_selector('#photo[alt="scene1.jpg"]')
+        ids = httpx.get(f"{address}/api/images/scene0.jpg/mask").content
+        assert (
+            np.asarray(Image.open(io.BytesIO(ids)))[int(0.85 * now.shape[0]), now.shape[1] // 5]
+            == 1
+        )
 
 
 @needs_chromium
@@ -294,6 +338,18 @@ def test_bad_uploads_are_named_and_the_rest_goes_on(scenes: list[Path], tmp_path
         page.wait_for_selector('#images li[data-name="scene2.jpg"]')
         page.click("#learn")
         page.locator("#messages", has_text="mark thing in at least one image first").wait_for()
+        # messages go by themselves, but not while one reads them
+        page.clock.install()
+        for button in page.locator("#messages button").all()[::-1]:
+            button.click()
+        page.click("#learn")
+        message = page.locator("#messages p")
+        message.hover()
+        page.clock.run_for(60_000)
+        expect(message).to_have_count(1)
+        page.mouse.move(5, 400)
+        page.clock.run_for(60_000)
+        expect(message).to_have_count(0)
 
 
 @needs_chromium

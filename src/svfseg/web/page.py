@@ -167,6 +167,10 @@ def create_page(project: Project, settings: PageSettings | None = None) -> FastA
     def mark(name: Name, data: Annotated[bytes, Body(media_type="image/png")]) -> dict[str, int]:
         return {"version": project.set_mask(name, decode_mask(data, settings.max_pixels))}
 
+    @app.delete("/api/images/{name}/mask")
+    def unmark(name: Name) -> dict[str, int]:
+        return {"version": project.forget_marks(name)}
+
     @app.put("/api/images/{name}/without")
     def without(name: Name, value: Annotated[bool, Body()]) -> dict[str, int]:
         return {"version": project.set_without(name, value)}

@@ -168,23 +168,26 @@ class Project:
             del self.state["classes"][class_id - 1]
             for name, image in self.state["images"].items():
                 if image["marked"]:
-                    mask = self.mask(name)
+                    mask = self._marks(name)
                     mask[mask == class_id] = 0
                     mask[(mask > class_id) & (mask < 255)] -= 1
                     self._keep_mask(name, mask)
                 image.pop("found", None)
-            self.state |= {"learned": 0, "thresholds": []}
+            self.state |= {"learned": 0, "thresholds": [], "as_learned": []}
             (self.folder / TASK).unlink(missing_ok=True)
             self._write()
 
     # what is marked
 
     def mask(self, name: str) -> Array:
-        """(height, width) of ids, as the image is large; zeros where nothing is marked."""
-        about, path = self.state["images"][name], self._mask_path(name)
-        if not path.is_file():
+        """(height, width) of ids; zeros where nothing is marked, or nothing is said to be there."""
+        about = self.state["images"][name]
+        if about.get("without") or not about["marked"]:
             return np.zeros((about["height"], about["width"]), np.uint8)
-        return read_mask(path).copy()
+        return self._marks(name)
+
+    def _marks(self, name: str) -> Array:
+        return read_mask(self._mask_path(name)).copy()
 
     def set_mask(self, name: str, ids: Array) -> int:
         """Keep what a person marked; scaled to the image where it was painted smaller.
@@ -214,14 +217,25 @@ class Project:
             return int(about["version"])
 
     def set_without(self, name: str, without: bool) -> int:
-        """Say that an image holds none of the classes, an example too; gives its version."""
+        """Say that an image holds none of the classes, an example too; gives its version.
+
+        What is marked in it is kept, and counts again when this is taken back.
+        """
+        with self.lock:
+            self.state["images"][name]["without"] = without
+            version = self._touch(name)
+            self._write()
+            return version
+
+    def forget_marks(self, name: str) -> int:
+        """An image is no example any more; gives its version."""
         with self.lock:
             about = self.state["images"][name]
+            about |= {"marked": [], "without": False}
             self._mask_path(name).unlink(missing_ok=True)
-            about["marked"] = []
-            about["without"] = without
+            version = self._touch(name)
             self._write()
-            return self._touch(name)
+            return version
 
     def _keep_mask(self, name: str, mask: Array) -> None:
         about = self.state["images"][name]
@@ -242,7 +256,7 @@ class Project:
         """Images that are examples, and their masks; None: none of the classes."""
         names = [n for n in self.names() if is_example(self.state["images"][n])]
         return [self.path(n) for n in names], [
-            self.mask(n) if self.state["images"][n]["marked"] else None for n in names
+            None if self.state["images"][n].get("without") else self.mask(n) for n in names
         ]
 
     def keep_task(self, segmenter: FewShotSegmenter) -> None:
@@ -250,7 +264,8 @@ class Project:
         with self.lock:
             segmenter.save(self.folder / TASK)
             self.state["learned"] = len(segmenter.classes_)
-            self.state["thresholds"] = [rule.threshold for rule in segmenter.rules_.values()]
+            learned = [rule.threshold for rule in segmenter.rules_.values()]
+            self.state |= {"thresholds": learned, "as_learned": list(learned)}
             self.state["fits"] += 1
             self._write()
 
@@ -308,7 +323,7 @@ class Project:
                     "width": about["width"],
                     "height": about["height"],
                     "work": work_size(about["width"], about["height"]),
-                    "marked": about["marked"],
+                    "marked": [] if about.get("without") else about["marked"],
                     "without": about.get("without", False),
                     "version": about["version"],
                     "found": _with_age(about.get("found"), self.state["fits"]),
@@ -324,6 +339,7 @@ class Project:
                 "colors": COLORS,
                 "learned": self.state["learned"],
                 "thresholds": self.state["thresholds"],
+                "as_learned": self.state["as_learned"],
             }
 
     def _mask_path(self, name: str) -> Path:
@@ -356,6 +372,7 @@ def _fresh() -> dict[str, Any]:
         "images": {},
         "learned": 0,
         "thresholds": [],
+        "as_learned": [],
         "fits": 0,
         "ticks": 0,
     }

@@ -7,8 +7,10 @@ const $ = (id) => document.getElementById(id);
 const BUSY_POLL = 400;
 const IDLE_POLL = 5000;
 const SAVE_AFTER = 250;
+const SHOWN_FOR = 8000; // a message, and for each of its letters:
+const READING = 60;
 
-let state = { images: [], classes: [], colors: [], learned: 0, thresholds: [], formats: [], revision: -1 };
+let state = { images: [], classes: [], colors: [], learned: 0, thresholds: [], as_learned: [], formats: [], revision: -1 };
 let job = { running: false, kind: "none" };
 let current = null; // name of the image that is shown
 let shown = null; // { version, maps, present } of it
@@ -17,6 +19,7 @@ let classId = 1;
 let unsaved = false;
 let saving = Promise.resolve();
 let sending = 0; // masks on their way
+let stopping = false; // asked, and not done yet
 let starting = null; // the job that was asked for and is not confirmed yet
 let saveTimer = 0;
 let pollTimer = 0;
@@ -84,7 +87,19 @@ function say(line) {
   close.addEventListener("click", () => note.remove());
   note.append(text, close);
   $("messages").append(note);
+  leaveInTime(note, SHOWN_FOR + READING * line.length);
   while ($("messages").children.length > 3) $("messages").firstChild.remove();
+}
+
+// It goes by itself, but not under somebody's eyes.
+function leaveInTime(note, milliseconds) {
+  let timer = setTimeout(() => note.remove(), milliseconds);
+  const hold = () => clearTimeout(timer);
+  const go = () => (timer = setTimeout(() => note.remove(), milliseconds / 2));
+  note.addEventListener("pointerenter", hold);
+  note.addEventListener("focusin", hold);
+  note.addEventListener("pointerleave", go);
+  note.addEventListener("focusout", go);
 }
 
 // ---- images
@@ -176,6 +191,7 @@ async function addFiles(files) {
 }
 
 async function open(name) {
+  editor.fill(); // an open polygon is closed rather than lost
   await flush();
   const image = record(name);
   if (!image) return;
@@ -252,7 +268,7 @@ async function flush() {
 // is not there.
 async function send(name, ids, width, height) {
   if (name === current && opened && !opened.example && !editor.past.length) {
-    const done = await ask(to(name, "without"), json("PUT", false));
+    const done = await ask(to(name, "mask"), { method: "DELETE" });
     return done && { ...(await done.json()), asBefore: true };
   }
   if (record(name)?.found && !ids.some(Boolean)) {
@@ -264,18 +280,22 @@ async function send(name, ids, width, height) {
   return (await ask(to(name, "mask"), options))?.json();
 }
 
-async function growRegion(points) {
-  const kind = points.length > 1 ? "scribbles" : "clicks";
-  const thinned = points.filter((_, i) => i % Math.ceil(points.length / 60) === 0 || i === points.length - 1);
-  const inside = thinned.map(([x, y]) => [
-    Math.min(editor.width - 1, Math.max(0, x)),
-    Math.min(editor.height - 1, Math.max(0, y)),
-  ]);
-  const marks = { [kind]: [{ points: kind === "clicks" ? inside[0] : inside, class: classId }] };
+async function growRegion(clicks) {
+  const marks = { clicks: [], scribbles: [] };
+  for (const { points, without } of clicks) {
+    const thinned = points.filter((_, i) => i % Math.ceil(points.length / 60) === 0 || i === points.length - 1);
+    const inside = thinned.map(([x, y]) => [
+      Math.min(editor.width - 1, Math.max(0, x)),
+      Math.min(editor.height - 1, Math.max(0, y)),
+    ]);
+    const kind = inside.length > 1 ? "scribbles" : "clicks";
+    marks[kind].push({ points: kind === "clicks" ? inside[0] : inside, class: without ? 0 : classId });
+  }
   $("status").textContent = "growing the region";
   const response = await ask(to(current, "grow"), json("POST", marks));
+  const region = response ? await grey(await response.blob()) : null;
   renderStatus();
-  return response ? grey(await response.blob()) : null;
+  return region;
 }
 
 async function accept() {
@@ -286,14 +306,21 @@ async function accept() {
   await flush();
 }
 
+// What is marked counts again when it is taken back.
 async function setWithout(value) {
   await flush();
-  const image = record(current);
-  if (image.marked.length && !window.confirm(`Forget what is marked in ${current}?`)) return;
-  if (await ask(to(current, "without"), json("PUT", value))) {
-    await poll();
-    await open(current);
-  }
+  if (await ask(to(current, "without"), json("PUT", value))) await reopen();
+}
+
+async function clearMarks() {
+  await flush();
+  if (record(current).marked.length && !window.confirm(`Forget what is marked in ${current}?`)) return;
+  if (await ask(to(current, "mask"), { method: "DELETE" })) await reopen();
+}
+
+async function reopen() {
+  await poll();
+  await open(current);
 }
 
 // ---- classes
@@ -391,6 +418,9 @@ function renderJob() {
   const { running, done, of, kind } = starting ?? job;
   $("running").hidden = !running;
   $("learn").disabled = $("rest").disabled = running;
+  stopping &&= running;
+  $("stop").disabled = stopping;
+  $("stop").textContent = stopping ? `Stopping after this ${kind === "learning" ? "step" : "image"} …` : "Stop";
   if (!running) return;
   $("progress").value = of ? done / of : 0;
   if (!of) $("progress").removeAttribute("value");
@@ -479,7 +509,14 @@ function renderThreshold() {
   $("which").textContent = name ?? "";
   $("threshold").disabled = value === undefined;
   if (document.activeElement !== $("threshold")) $("threshold").value = value ?? 0.5;
+  renderLevel();
+}
+
+function renderLevel() {
+  const [value, learned] = [state.thresholds[classId - 1], state.as_learned[classId - 1]];
   $("level").textContent = value === undefined ? "" : value.toFixed(2);
+  $("learned").hidden = learned === undefined || Math.abs(learned - value) < 0.005;
+  $("learned").textContent = learned === undefined ? "" : `Back to ${learned.toFixed(2)}, as learned`;
 }
 
 function renderStatus() {
@@ -491,10 +528,16 @@ function renderStatus() {
 }
 
 function moveThreshold() {
-  const value = Number($("threshold").value);
-  state.thresholds[classId - 1] = value;
-  $("level").textContent = value.toFixed(2);
+  state.thresholds[classId - 1] = Number($("threshold").value);
+  renderLevel();
   if (shown?.maps && !unsaved) editor.show(decided(shown));
+}
+
+async function resetThreshold() {
+  state.thresholds[classId - 1] = state.as_learned[classId - 1];
+  renderThreshold();
+  if (shown?.maps && !unsaved) editor.show(decided(shown));
+  await keepThreshold();
 }
 
 async function keepThreshold() {
@@ -544,7 +587,7 @@ const clicks = {
   next: () => stepImage(1),
   accept,
   without: () => setWithout(!record(current).without),
-  clear: () => setWithout(false),
+  clear: clearMarks,
   remove: async () => {
     const name = current;
     if (!window.confirm(`Take ${name} out of the project, with what is marked in it?`)) return;
@@ -552,9 +595,15 @@ const clicks = {
     if (await ask(to(name), { method: "DELETE" })) await poll();
   },
   more: addClass,
+  learned: resetThreshold,
   learn,
   rest: outlineRest,
-  stop: () => ask("/api/stop", { method: "POST" }),
+  skip: () => $("stage").focus(),
+  stop: () => {
+    stopping = true;
+    renderJob();
+    return ask("/api/stop", { method: "POST" });
+  },
   export: () => download(`/api/export?format=${$("format").value}`),
   task: () => download("/api/task"),
   help: () => $("keys").showModal(),
@@ -573,7 +622,7 @@ $("threshold").addEventListener("change", keepThreshold);
 const keys = {
   h: () => editor.ids && editor.toggle(),
   b: () => chooseTool("brush"), p: () => chooseTool("polygon"),
-  c: () => chooseTool("grow"), e: () => chooseTool("erase"),
+  c: () => chooseTool("grow"), v: () => chooseTool("shrink"), e: () => chooseTool("erase"),
   "[": () => resizeBrush(editor.radius / 1.25 - 0.2), "]": () => resizeBrush(editor.radius * 1.25 + 0.2),
   z: () => editor.undo(), y: () => editor.redo(),
   "+": () => editor.zoom(1.4), "=": () => editor.zoom(1.4), "-": () => editor.zoom(1 / 1.4),

@@ -4,7 +4,8 @@ const UNDO_STEPS = 60;
 const UNKNOWN = 255;
 
 export class Editor {
-  // changed(): something was painted. grow(points): asks for a region, gives ids or null.
+  // changed(): something was painted. grow(clicks): asks for the region that clicks mean, gives ids
+  // or null.
   constructor(stage, { changed, grow }) {
     this.stage = stage;
     this.sheet = stage.querySelector("#sheet");
@@ -29,6 +30,7 @@ export class Editor {
     this.past = [];
     this.future = [];
     this.corners = [];
+    this.clicks = [];
     this.stroke = null;
     this.sheet.hidden = true;
     this.lines.replaceChildren();
@@ -65,6 +67,7 @@ export class Editor {
     this.ids = ids;
     this.past = [];
     this.future = [];
+    this.clicks = [];
     this.refresh(0, 0, this.width, this.height);
   }
 
@@ -113,6 +116,7 @@ export class Editor {
   // ---- painting
 
   begin() {
+    this.clicks = [];
     this.before = this.ids.slice();
     this.dirty = [this.width, this.height, 0, 0];
   }
@@ -166,8 +170,13 @@ export class Editor {
     const step = from.pop();
     if (!step) return;
     to.push(step);
+    this.clicks = [];
     this.paste(step[which], step.rect);
     this.changed();
+  }
+
+  get clicking() {
+    return this.tool === "grow" || this.tool === "shrink";
   }
 
   get value() {
@@ -230,21 +239,31 @@ export class Editor {
     this.end();
   }
 
-  async grown(points) {
-    const ids = this.ids;
-    const region = await this.grow(points);
-    if (!region || this.ids !== ids) return; // another picture by now
+  // Clicks and lines of one class, one after the other, mean one region together: each asks for it
+  // anew. "Not this" where none of them grew takes away what is alike at its place.
+  async grown(points, without) {
+    if (this.clicks[0]?.classId !== this.classId || this.clicks.takes) this.clicks = [];
+    if (!this.clicks.length) this.ground = this.ids.slice();
+    const [x, y] = points[0].map(Math.floor);
+    const takes = without && (!this.clicks.length || this.ground[y * this.width + x] > 0);
+    if (takes) {
+      this.clicks = [];
+      this.ground = this.ids.slice();
+    }
+    const clicks = Object.assign(this.clicks, { takes });
+    const click = { points, without: without && !takes, classId: this.classId };
+    clicks.push(click);
+    const asked = clicks.slice();
+    const region = await this.grow(asked);
+    if (!region) clicks.splice(clicks.indexOf(click), 1);
+    // another picture, something else painted, or a later click, whose answer holds this one's
+    if (!region || this.clicks !== clicks || clicks.at(-1) !== click) return;
     this.begin();
-    for (let i = 0; i < region.length; i++) if (region[i]) this.ids[i] = region[i];
+    this.ids.set(this.ground);
+    for (let i = 0; i < region.length; i++) if (region[i]) this.ids[i] = takes ? 0 : region[i];
     this.touched(0, 0, this.width, this.height);
     this.end();
-  }
-
-  wipe() {
-    this.begin();
-    this.ids.fill(0);
-    this.touched(0, 0, this.width, this.height);
-    this.end();
+    if (!takes) this.clicks = clicks;
   }
 
   // ---- pointer and keys
@@ -259,7 +278,7 @@ export class Editor {
       return;
     }
     this.stroke = [point];
-    if (this.tool === "grow") return this.draw();
+    if (this.clicking) return this.draw();
     this.begin();
     this.dab(point, point);
   }
@@ -268,7 +287,7 @@ export class Editor {
     if (!this.stroke) return;
     const last = this.stroke.at(-1);
     this.stroke.push(point);
-    if (this.tool === "grow") this.draw();
+    if (this.clicking) this.draw();
     else this.dab(last, point);
   }
 
@@ -276,9 +295,9 @@ export class Editor {
     const points = this.stroke;
     this.stroke = null;
     if (!points) return;
-    if (this.tool === "grow") {
+    if (this.clicking) {
       this.draw();
-      this.grown(points);
+      this.grown(points, this.tool === "shrink" || this.shifted);
     } else {
       this.end();
     }
@@ -286,7 +305,7 @@ export class Editor {
 
   // A second finger means moving the picture: the stroke that began is taken back.
   abandon() {
-    if (this.stroke && this.tool !== "grow") {
+    if (this.stroke && !this.clicking) {
       this.ids.set(this.before);
       this.refresh(0, 0, this.width, this.height);
     }
@@ -305,6 +324,7 @@ export class Editor {
       event.preventDefault();
       if (this.pointers.size > 1) return this.abandon();
       this.panning = moving(event);
+      this.shifted = event.shiftKey;
       stage.classList.toggle("moving", this.panning);
       if (!this.panning) this.press(this.at(event));
     });
@@ -378,6 +398,7 @@ export class Editor {
     } else if (event.key === " ") {
       if (!this.spaceDown && this.cursor && !this.pointers.size && !this.hovered()) {
         this.keyPress = true;
+        this.shifted = event.shiftKey;
         this.press(this.cursor);
       }
       this.spaceDown = true;
@@ -401,7 +422,7 @@ export class Editor {
 
   draw() {
     const shapes = [];
-    const points = this.tool === "grow" && this.stroke ? this.stroke : this.corners;
+    const points = this.clicking && this.stroke ? this.stroke : this.corners;
     const line = this.corners.length && this.cursor ? [...points, this.cursor] : points;
     if (line.length) {
       const text = line.map(([x, y]) => `${x},${y}`).join(" ");
