@@ -8,7 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svfseg.calibration import CUTS, best_cut, evidence, free_part, presence_cut
+from svfseg.calibration import (
+    CUTS,
+    PRIOR,
+    best_cut,
+    evidence,
+    free_part,
+    least_errors,
+    presence_cut,
+)
 
 
 def test_the_cut_with_the_highest_iou() -> None:
@@ -32,25 +40,34 @@ def test_no_other_cut_is_better(seed: int) -> None:
     assert best == max(best_cut(maps, targets, (cut,))[1] for cut in CUTS)
 
 
-def test_presence_lies_between_or_where_errors_are_least() -> None:
-    assert presence_cut([0.8, 0.6], [0.2, 0.4]) == 0.5
-    cut = presence_cut([0.9, 0.8, 0.3], [0.1, 0.2, 0.4])
+def test_a_cut_lies_between_or_where_errors_are_least() -> None:
+    assert least_errors([0.8, 0.6], [0.2, 0.4]) == 0.5
+    cut = least_errors([0.9, 0.8, 0.3], [0.1, 0.2, 0.4])
     assert 0.2 < cut < 0.3 or 0.4 < cut < 0.8
-    assert presence_cut([], [0.1, 0.3]) == pytest.approx(0.3)
+
+
+def test_presence_follows_the_supports_the_more_there_are() -> None:
+    """From above the images without the class to where it is told apart best."""
+    missing = [0.1, 0.3]
+    assert presence_cut([], missing) == pytest.approx(0.3)
+    assert presence_cut([0.9] * PRIOR, missing) == pytest.approx((0.3 + 0.6) / 2)
+    cuts = [presence_cut([0.9] * count, missing) for count in (1, 2, 5, 100)]
+    assert cuts == sorted(cuts)
+    assert 0.3 < cuts[0] < cuts[-1] < 0.6
 
 
 @given(
     st.lists(st.floats(-1, 1), min_size=1, max_size=8),
     st.lists(st.floats(-1, 1), min_size=1, max_size=8),
 )
-def test_no_other_presence_makes_fewer_errors(there: list[float], missing: list[float]) -> None:
+def test_no_other_cut_makes_fewer_errors(there: list[float], missing: list[float]) -> None:
     def error(cut: float) -> float:
         lost = sum(e < cut for e in there) / len(there)
         return lost + sum(e >= cut for e in missing) / len(missing)
 
     values = sorted({*there, *missing})
     others = [(a + b) / 2 for a, b in itertools.pairwise(values)]
-    found = error(presence_cut(there, missing))
+    found = error(least_errors(there, missing))
     assert all(found <= error(cut) + 1e-9 for cut in others)
 
 
