@@ -389,6 +389,53 @@ def test_it_is_quick_fits_a_phone_and_asks_no_other_host(tmp_path: Path) -> None
             assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
                 "rgb(20, 23, 28)"
             )
+            # learning is within reach wherever one has scrolled to
+            page.locator("#task").scroll_into_view_if_needed()
+            expect(page.locator("#learn")).to_be_in_viewport()
+
+
+@needs_chromium
+def test_fingers_paint_and_two_of_them_move_the_picture(scenes: list[Path], tmp_path: Path) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with (
+        served(tmp_path / "p", scenes[0]) as address,
+        browser() as chromium,
+        page_of(chromium, address, **phone) as page,
+    ):
+        hand = page.context.new_cdp_session(page)
+
+        def touch(*frames: list[tuple[float, float]]) -> None:
+            """Fingers at points of the picture, frame after frame; then lifted."""
+            for i, frame in enumerate(frames):
+                fingers = [dict(zip("xy", place(page, *p), strict=True)) for p in frame]
+                kind = "touchMove" if i else "touchStart"
+                hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+            hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+        open_image(page, "scene0.jpg")
+        touch([(0.3, 0.3)], [(0.5, 0.3)], [(0.6, 0.3)])
+        wait_saved(page)
+        kept = tmp_path / "p/masks/scene0.png"
+        stroke = np.asarray(Image.open(kept))
+        rows, columns = np.nonzero(stroke)
+        assert abs(rows.mean() / stroke.shape[0] - 0.3) < 0.05
+        assert np.ptp(columns) > 0.25 * stroke.shape[1]
+        before = page.locator("#sheet").bounding_box()
+        x, y = place(page, 0.5, 0.5)
+        hand.send("Input.dispatchTouchEvent",
+                  {"type": "touchStart", "touchPoints": [{"x": x - 30, "y": y}]})  # fmt: skip
+        for apart in (30, 60, 90):
+            fingers = [{"x": x - apart, "y": y}, {"x": x + apart, "y": y}]
+            kind = "touchStart" if apart == 30 else "touchMove"
+            hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+        hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        after = page.locator("#sheet").bounding_box()
+        assert before
+        assert after
+        assert after["width"] > 2 * before["width"]
+        assert abs(after["x"] + after["width"] / 2 - x) < 0.2 * after["width"]  # about the middle
+        expect(page.locator("#status")).to_contain_text(": example")
+        assert np.array_equal(np.asarray(Image.open(kept)), stroke)  # and nothing was painted
 
 
 def test_the_page_keeps_to_its_limits(scenes: list[Path], tmp_path: Path) -> None:
