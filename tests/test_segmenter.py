@@ -316,6 +316,28 @@ def test_a_given_rate_is_kept_while_steps_are_chosen(scenes: dict[int, list[Samp
     assert {tried.lr for tried in found.held_out} == {0.002}
 
 
+def test_tuning_ends_when_nothing_is_gained(
+    scenes: dict[int, list[Sample]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a rate of nothing it ends after its patience; a lucky first episode ends nothing."""
+    supports = [Support(sample, i) for i, sample in enumerate(of(scenes)[:2])]
+    base, _ = tiny()._base()
+    monkeypatch.setattr("svfseg.adapt.PATIENCE", 3)
+    monkeypatch.setattr("svfseg.adapt.MEMORY", 2)
+    losses = iter([0.1, *[0.5] * 20])
+    monkeypatch.setattr(
+        "torch.nn.functional.cross_entropy",
+        lambda logits, *_, **__: 0 * logits.sum() + next(losses),
+    )
+    idle = _Tuning(start(base, "norm"), supports, [1], 64, 0.0, (0, 0), None)
+    idle.advance(20)
+    assert len(idle.losses) == 2 + 3
+    losses = iter([0.1, *(0.5 * 0.7**i for i in range(20))])
+    falling = _Tuning(start(base, "norm"), supports, [1], 64, 0.0, (0, 0), None)
+    falling.advance(12)
+    assert len(falling.losses) == 12
+
+
 def test_judging_in_between_changes_no_step(scenes: dict[int, list[Sample]]) -> None:
     """Half the steps and then the rest are the same training as all at once."""
     supports = [Support(sample, i) for i, sample in enumerate(of(scenes)[:2])]

@@ -39,7 +39,10 @@ PRESETS = {
 }
 # Supports of a class from which leaving one out says something.
 ENOUGH = 4
-PATIENCE = 10
+# Steps without a lower loss after which tuning ends; one step is one episode, so the loss is a
+# running mean of about ten, and the first ten only begin it.
+PATIENCE = 30
+MEMORY = 10
 # The other rate that leaving out tries, times the preset's.
 FASTER = 5
 # Share of steps whose query does not show the class.
@@ -220,7 +223,7 @@ class _Tuning:
         self.optimizer = torch.optim.Adam(self.parameters, lr)
         self.pools = {class_id: _with_and_without(supports, class_id) for class_id in classes}
         self.losses: list[float] = []
-        self.smooth, self.best, self.since = 0.0, float("inf"), 0
+        self.running, self.best, self.since = 0.0, float("inf"), 0
 
     def advance(self, until: int) -> None:
         """Steps until so many are done; none any more when the loss has stopped falling."""
@@ -242,11 +245,13 @@ class _Tuning:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.losses.append(float(loss.detach()))
-        self.smooth = 0.8 * self.smooth + 0.2 * self.losses[-1] if step else self.losses[-1]
         if self.report is not None:
             self.report({"step": step + 1, "steps": until, "loss": self.losses[-1]})
-        if self.smooth < 0.99 * self.best:
-            self.best, self.since = self.smooth, 0
+        keep = 1 - 1 / MEMORY
+        self.running = keep * self.running + (1 - keep) * self.losses[-1]
+        mean_loss = self.running / (1 - keep ** len(self.losses))
+        if step < MEMORY or mean_loss < 0.99 * self.best:
+            self.best, self.since = mean_loss, 0
         else:
             self.since += 1
 
