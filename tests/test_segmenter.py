@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from svfseg import FewShotSegmenter
-from svfseg.adapt import FASTER, PRESETS, Support, _Tuning, adapt, start
+from svfseg.adapt import FASTER, LONGER, PRESETS, Preset, Support, _Tuning, adapt, start
 from svfseg.data import stickers
 from svfseg.data.index import Sample
 from svfseg.segmenter import NotFittedError
@@ -273,40 +273,34 @@ def test_pickle_and_deepcopy_keep_a_fit(
 
 
 @pytest.mark.parametrize(
-    ("untouched", "half", "half_faster", "all_steps", "steps", "times"),
+    ("race", "ladder", "share", "times"),
     [
-        (0.3, 0.2, 0.2, 0.1, 0, 1),  # tuning does harm: none
-        (0.1, 0.2, 0.1, 0.3, PRESETS["norm"].steps, 1),
-        (0.1, 0.2, 0.3, 0.4, PRESETS["norm"].steps, FASTER),
-        (0.1, 0.2, 0.3, 0.2, PRESETS["norm"].steps // 2, FASTER),
+        ((0.2, 0.2), (0.3, 0.2, 0.1), 0, 1),  # tuning does harm: none
+        ((0.2, 0.1), (0.1, 0.2, 0.205), 1, 1),
+        ((0.2, 0.3), (0.1, 0.3, 0.2), 0.5, FASTER),
+        ((0.2, 0.3), (0.1, 0.3, 0.4, 0.4), 1, FASTER),  # twice as many gain nothing
+        ((0.2, 0.1), (0.1, 0.2, 0.4, 0.5, 0.6), LONGER, 1),
     ],
 )
 def test_leaving_out_chooses_steps_and_rate(
     scenes: dict[int, list[Sample]],
-    untouched: float,
-    half: float,
-    half_faster: float,
-    all_steps: float,
-    steps: int,
+    race: tuple[float, float],
+    ladder: tuple[float, ...],
+    share: float,
     times: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The best number of steps at the rate that is ahead at the half; only it goes on."""
+    """Both rates to the half for the first that is left out; then the one ahead, while it gains."""
+    preset = Preset(PRESETS["norm"].lr, 4)
+    monkeypatch.setitem(PRESETS, "norm", preset)
     supports = [Support(sample, i) for i, sample in enumerate([*of(scenes), *of(scenes)][:4])]
     base, _ = tiny()._base()
-    asked: list[float] = []
-    # the race of the first that is left out, then the winner's for both
-    ahead = max(half, half_faster)
-    answers = [half, half_faster, untouched, untouched, ahead, ahead, all_steps, all_steps]
-
-    def score(*_: object) -> float:
-        asked.append(answers[len(asked)])
-        return asked[-1]
-
-    found = adapt(base, supports, [1], "norm", 64, score=score)
-    assert len(asked) == len(answers)
-    assert found.lr == times * PRESETS["norm"].lr
-    assert found.steps <= steps
-    assert (found.steps > 0) == (steps > 0)
+    answers = iter([*race, *(score for score in ladder for _ in range(2))])
+    found = adapt(base, supports, [1], "norm", 64, score=lambda *_: next(answers))
+    assert next(answers, None) is None
+    assert found.lr == times * preset.lr
+    assert found.steps == share * preset.steps
+    assert list(found.held_out.values()) == pytest.approx(ladder)
 
 
 def test_a_given_rate_is_kept_while_steps_are_chosen(scenes: dict[int, list[Sample]]) -> None:

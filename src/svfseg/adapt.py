@@ -1,6 +1,7 @@
 """Support-time tuning: a few steps on the supports themselves, before the first query."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
@@ -45,6 +46,9 @@ PATIENCE = 30
 MEMORY = 10
 # The other rate that leaving out tries, times the preset's.
 FASTER = 5
+# While leaving out gains so much IoU from twice the steps, they are doubled, up to so many times
+# the preset's: what lies far from the photographs that the backbone knows wants more.
+GAIN, LONGER = 0.01, 4
 # Share of steps whose query does not show the class.
 WITHOUT = 0.2
 JITTER = 0.3
@@ -135,7 +139,8 @@ def adapt(
     """Tune a copy of a model on its supports: each in turn is the query of the others.
 
     A class with one support is shown to itself, augmented twice. With ``steps`` None their number
-    is chosen by leaving supports out (0, half or all of the preset's), where a class has `ENOUGH`;
+    is chosen by leaving supports out (0, half or all of the preset's, and twice and four times as
+    many as long as that gains `GAIN`), where a class has `ENOUGH`;
     with ``lr`` None too, the rate as well: the preset's, or `FASTER` times that where it is ahead
     at the half for the first that is left out (Hyperband's rule, Li et al., JMLR 2018, for two).
     Else both are the preset's.
@@ -183,11 +188,14 @@ def adapt(
         runs = [first[rate], *(tuning(rest, rate, i) for i, (rest, _) in enumerate(parts[1:], 1))]
         plain = frozen_copy(base).to(device)
         held_out[Preset(rate, 0)] = mean(score(plain, *part) for part in parts)
-        for until in (most // 2, most):
+        until, longest, gain = most // 2, most * LONGER, math.inf
+        while until <= longest and (until <= most or gain > GAIN):
             for run in runs:
                 run.advance(until)
             found = [score(run.model, *part) for run, part in zip(runs, parts, strict=True)]
+            gain = mean(found) - max(held_out.values())
             held_out[Preset(rate, until)] = mean(found)
+            until *= 2
         rate, most = max(held_out, key=lambda tried: (held_out[tried], -tried.steps))
     final = tuning(supports, rate, 99)
     final.advance(most)
