@@ -6,7 +6,8 @@
 
 copies results.csv, search.csv, curves.csv and summary.md of a study's folder to
 results/NAME*.csv and .md, and draws docs/images/NAME.svg: base and novel mIoU against the steps,
-where there are curves, or against a setting of the grid (0 images are all). With --by it also
+where there are curves (and NAME_gaps.csv and .svg: the same minus the first arm's, of the same
+seed and step), or against a setting of the grid (0 images are all). With --by it also
 writes NAME_by.csv: for each value and arm the mean, and the paired difference to the first arm.
 """
 
@@ -42,6 +43,48 @@ def keep(folder: Path, name: str, by: str | None) -> None:
             curves, IMAGES / f"{name}.svg", ("base_miou", "novel_miou"), steps,
             lambda row: row["step"], "steps",
         )  # fmt: skip
+        paired = gaps(curves)
+        write(HERE / f"{name}_gaps.csv", paired)
+        draw(
+            paired, IMAGES / f"{name}_gaps.svg", ("base_miou", "novel_miou"), steps,
+            lambda row: row["step"], "steps", f"mIoU minus {curves[0]['arm']}'s, points", 1,
+        )  # fmt: skip
+
+
+def gaps(curves: Sequence[Row]) -> list[Row]:
+    """Every arm's mIoU minus the first arm's, of the same seed after the same steps."""
+    first = curves[0]["arm"]
+    plain = {(row["seed"], row["step"]): row for row in curves if row["arm"] == first}
+    return [
+        row
+        | {
+            part: f"{float(row[part]) - float(plain[row['seed'], row['step']][part]):.6f}"
+            for part in ("base_miou", "novel_miou")
+        }
+        for row in curves
+        if row["arm"] != first
+    ]
+
+
+def gap_table(name: str) -> str:
+    """Markdown of NAME_gaps.csv: novel classes, a run a number."""
+    rows = read(HERE / f"{name}_gaps.csv")
+    steps = list(dict.fromkeys(row["step"] for row in rows))
+    lines = [
+        f"| minus frozen, after steps | {' | '.join(steps)} |",
+        "|---" * (len(steps) + 1) + "|",
+    ]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        cells = [
+            ", ".join(
+                f"{100 * float(row['novel_miou']):+.1f}"
+                for row in rows
+                if (row["arm"], row["step"]) == (arm, step)
+            )
+            for step in steps
+        ]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def read(path: Path) -> list[Row]:
@@ -114,6 +157,8 @@ def draw(
     values: Sequence[str],
     value_of: Callable[[Row], str],
     label: str,
+    height: str = "mIoU, %",
+    color: int = 0,
 ) -> None:
     """Base and novel mIoU: a line an arm, the band from its least to its greatest run."""
     from matplotlib.figure import Figure
@@ -123,22 +168,24 @@ def draw(
     numbers = all(float(v) > 0 for v in values)
     places = {v: float(v) if numbers else i for i, v in enumerate(values)}
     for axes, column, title in zip(both, columns, ("base classes", "novel classes"), strict=True):
-        for arm in dict.fromkeys(row["arm"] for row in rows):
+        for number, arm in enumerate(dict.fromkeys(row["arm"] for row in rows), start=color):
             points: dict[float, list[float]] = defaultdict(list)
             for row in rows:
                 if row["arm"] == arm and row[column]:
                     points[places[value_of(row)]].append(100 * float(row[column]))
             at = sorted(points)
-            axes.plot(at, [mean(points[x]) for x in at], marker="o", markersize=3, label=arm)
+            axes.plot(
+                at, [mean(points[x]) for x in at], f"C{number}", marker="o", markersize=3, label=arm
+            )
             low, high = ([edge(points[x]) for x in at] for edge in (min, max))
-            axes.fill_between(at, low, high, alpha=0.15)
+            axes.fill_between(at, low, high, color=f"C{number}", alpha=0.15)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel({"data.train_count": "training images"}.get(label, label))
         if not numbers:
             axes.set_xticks(list(places.values()), ["all" if v == "0" else v for v in values])
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
-    both[0].set_ylabel("mIoU, %")
+    both[0].set_ylabel(height)
     both[0].legend(frameon=False, fontsize=9)
     figure.savefig(path, metadata={"Date": None})
 

@@ -177,6 +177,30 @@ def test_every_result_row_has_its_command_and_setting() -> None:
         assert sum(classes) / 5 == pytest.approx(float(row["miou"]), abs=0.02)
 
 
+def test_what_is_said_of_the_curves_is_what_their_rows_say() -> None:
+    study = script("study")
+    text = (ROOT / "docs" / "study.md").read_text()
+    assert study.gap_table("steps_reduced") in text
+    rows = study.read(ROOT / "results" / "steps_reduced_gaps.csv")
+    assert rows == study.gaps(study.read(ROOT / "results" / "steps_reduced_curves.csv"))
+    late = {
+        (arm, seed, part): [
+            100 * float(row[part])
+            for row in rows
+            if (row["arm"], row["seed"]) == (arm, seed) and int(row["step"]) >= 450
+        ]
+        for arm in ("svf", "full")
+        for seed in ("321", "510")
+        for part in ("base_miou", "novel_miou")
+    }
+    means = {key: sum(values) / len(values) for key, values in late.items()}
+    assert means["svf", "321", "novel_miou"] == pytest.approx(2.2, abs=0.05)
+    assert means["svf", "510", "novel_miou"] == pytest.approx(0.6, abs=0.05)
+    ahead = [v > 0 for seed in ("321", "510") for v in late["svf", seed, "novel_miou"]]
+    assert sum(ahead) == 7
+    assert len(ahead) == 8
+
+
 def test_the_table_of_budgets_is_made_from_its_rows() -> None:
     study = script("study")
     text = (ROOT / "docs" / "study.md").read_text()
