@@ -28,7 +28,7 @@ from svfseg.adapt import PRESETS
 
 ROWS = Path(__file__).parent / "far_domain.csv"
 FIELDS = ("part", "shot", "draw", "adapt", "steps", "lr", "size", "tile", "iou", "taken", "seconds")
-SIDE, SHOTS, FASTER = 128, (1, 5), (5, 20)
+SIDE, SHOTS, FASTER = 128, (1, 5), (20, 5)
 SETTINGS = ((320, False), (512, False), (1024, False), (320, True), (160, True))
 
 
@@ -56,10 +56,13 @@ def run(folder: Path, draw: int) -> None:
         order = np.random.default_rng((draw, shot)).permutation(len(squares))
         shown, asked = ([squares[i] for i in part] for part in (order[:shot], order[shot:]))
         tries = [(None, 0, 0.0)]
-        for mode, preset in PRESETS.items():
-            tries.append((mode, preset.steps, preset.lr))
-            tries += [(mode, 5 * preset.steps, round(times * preset.lr, 6)) for times in FASTER]
+        tries += [(mode, preset.steps, preset.lr) for mode, preset in PRESETS.items()]
         tries += [(mode, 0, 0.0) for mode in PRESETS if shot == 5]  # chosen by leaving out
+        for times in FASTER:
+            tries += [
+                (mode, 5 * preset.steps, round(times * preset.lr, 6))
+                for mode, preset in PRESETS.items()
+            ]
         for mode, steps, lr in tries:
             row("squares", shot, draw, mode, steps, lr, 320, False, image, nuclei, shown, asked)
     left, right = (slice(0, 512), slice(0, 256)), (slice(0, 512), slice(256, 512))
