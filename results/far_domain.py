@@ -107,7 +107,9 @@ def table() -> str:
         f"| adapt | steps | rate | {' | '.join(f'{s} support(s), IoU, %' for s in SHOTS)} |",
         "|---|---|---|---|---|",
     ]
-    for (mode, steps, lr), found in groups.items():
+    order = {mode: number for number, mode in enumerate(("none", *PRESETS))}
+    ranked = sorted(groups.items(), key=lambda item: (order[item[0][0]], *map(float, item[0][1:])))
+    for (mode, steps, lr), found in ranked:
         cells = [
             f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
             if values

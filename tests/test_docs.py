@@ -45,6 +45,9 @@ def files(page: str) -> dict[str, str]:
 def test_python_blocks_run(name: str, block: str, tmp_path: Path) -> None:
     for file, content in files(name).items():
         (tmp_path / file).write_text(content)
+    Image.fromarray(np.arange(60_000, dtype=np.uint16).reshape(200, 300)).save(
+        tmp_path / "nuclei.tif"
+    )
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
     )

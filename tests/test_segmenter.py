@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from svfseg import FewShotSegmenter
-from svfseg.adapt import FASTER, LONGER, PRESETS, Preset, Support, _Tuning, adapt, start
+from svfseg.adapt import FASTER, LONGER, PRESETS, Preset, Support, _Count, _Tuning, adapt, start
 from svfseg.data import stickers
 from svfseg.data.index import Sample
 from svfseg.segmenter import NotFittedError
@@ -296,7 +296,13 @@ def test_leaving_out_chooses_steps_and_rate(
     supports = [Support(sample, i) for i, sample in enumerate([*of(scenes), *of(scenes)][:4])]
     base, _ = tiny()._base()
     answers = iter([*race, *(score for score in ladder for _ in range(2))])
-    found = adapt(base, supports, [1], "norm", 64, score=lambda *_: next(answers))
+    reports: list[dict[str, float]] = []
+    found = adapt(
+        base, supports, [1], "norm", 64, score=lambda *_: next(answers), report=reports.append
+    )
+    assert [each["step"] for each in reports] == list(range(1, len(reports) + 1))
+    assert all(each["step"] <= each["steps"] for each in reports)
+    assert reports[-1]["step"] == reports[-1]["steps"] or share == 0
     assert next(answers, None) is None
     assert found.lr == times * preset.lr
     assert found.steps == share * preset.steps
@@ -323,11 +329,11 @@ def test_tuning_ends_when_nothing_is_gained(
         "torch.nn.functional.cross_entropy",
         lambda logits, *_, **__: 0 * logits.sum() + next(losses),
     )
-    idle = _Tuning(start(base, "norm"), supports, [1], 64, 0.0, (0, 0), None)
+    idle = _Tuning(start(base, "norm"), supports, [1], 64, 0.0, (0, 0), _Count(None))
     idle.advance(20)
     assert len(idle.losses) == 2 + 3
     losses = iter([0.1, *(0.5 * 0.7**i for i in range(20))])
-    falling = _Tuning(start(base, "norm"), supports, [1], 64, 0.0, (0, 0), None)
+    falling = _Tuning(start(base, "norm"), supports, [1], 64, 0.0, (0, 0), _Count(None))
     falling.advance(12)
     assert len(falling.losses) == 12
 
@@ -338,7 +344,7 @@ def test_judging_in_between_changes_no_step(scenes: dict[int, list[Sample]]) -> 
     base, _ = tiny()._base()
     runs = []
     for stops in ((4,), (2, 4)):
-        run = _Tuning(start(base, "norm"), supports, [1], 64, 0.001, (0, 0), None)
+        run = _Tuning(start(base, "norm"), supports, [1], 64, 0.001, (0, 0), _Count(None))
         for stop in stops:
             run.advance(stop)
         runs.append(run.losses)

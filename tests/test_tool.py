@@ -126,6 +126,21 @@ def test_done_images_are_skipped_and_a_cut_line_is_done_again(
     assert "made with --format png" in fails(capsys, *words, "--format", "yolo")
 
 
+def test_an_image_that_changed_is_done_again(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("2", "3"):
+        (tmp_path / f"in/{name}.jpg").write_bytes((own / f"others/{name}.jpg").read_bytes())
+    words = ["predict", str(own / "thing.svf"), "--query", str(tmp_path / "in")]
+    words += ["--out", str(tmp_path / "found")]
+    assert main(words) == 0
+    (tmp_path / "in/3.jpg").write_bytes((own / "others/4.jpg").read_bytes())
+    capsys.readouterr()
+    assert main(words) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["3.png"]
+
+
 def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "found"
     inbox.mkdir()
@@ -183,16 +198,26 @@ def test_a_broken_image_stops_nothing_else(
 def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image, mask = own / "supports/images/0.jpg", own / "supports/masks/0.png"
     out = ["--out", tmp_path / "x.svf"]
+    black, white = tmp_path / "black.png", tmp_path / "white.png"
+    with Image.open(mask) as marked:
+        Image.new("L", marked.size, 0).save(black)
+        Image.new("L", marked.size, 255).save(white)
     for words, message in (
         (["--support", image], "1 --support and 0 --mask"),
         (["--support", own / "others"], "4 of 4 images"),
         (["--support", own], "no images in"),
         (["--support", image, "--mask", mask, "--model", "no/such"], "is no run folder"),
         (["--support", image, "--mask", mask, "--size", "3"], "at least 32 pixels"),
-        (["--support", image, "--mask", mask, "--classes", "a", "b"], "mask of support 1 is empty"),
+        (
+            ["--support", image, "--mask", black, "--classes", "a", "b"],
+            "mask of support 1 is empty",
+        ),
         (["--support", image, "--mask", tmp_path / "gone.png"], "no image or folder at"),
+        (["--support", image, "--mask", image], "is a JPEG, which blurs the ids of a mask"),
+        (["--support", image, "--mask", white, "--classes", "a", "b"], "holds 255 alone"),
+        (["--support", image, "--mask", mask, "--out", tmp_path], "is a folder: give a file"),
     ):
-        assert message in fails(capsys, "fit", *words, *out), words
+        assert message in fails(capsys, "fit", *out, *words), words
     (tmp_path / "empty.csv").write_text("# nothing\n")
     assert "lists no images" in fails(capsys, "fit", "--support", tmp_path / "empty.csv", *out)
     assert not (tmp_path / "x.svf").exists()

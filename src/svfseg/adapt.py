@@ -81,6 +81,7 @@ class Adapted:
         lr: of them.
         losses: one a step.
         held_out: IoU of left-out supports at the numbers of steps tried, where that chose.
+        race: IoU of the first left-out support at each rate tried, after half the preset's steps.
     """
 
     model: nn.Module
@@ -89,6 +90,7 @@ class Adapted:
     lr: float
     losses: tuple[float, ...] = ()
     held_out: dict[Preset, float] = field(default_factory=dict)
+    race: dict[float, float] = field(default_factory=dict)
 
     def merged(self) -> nn.Module:
         """A copy of plain layers where the strategy allows it, in eval mode."""
@@ -161,15 +163,17 @@ def adapt(
     Raises:
         ValueError: a strategy that is not offered, or a loss that is no number.
     """
+    count = _Count(report)
     preset = PRESETS[tuning_of(strategy).strategy]
     rate = preset.lr if lr is None else lr
     most = preset.steps if steps is None else steps
 
     def tuning(shown: Sequence[Support], at: float, number: int) -> _Tuning:
         model = start(base, strategy).to(device)
-        return _Tuning(model, shown, classes, size, at, (seed, number), report)
+        return _Tuning(model, shown, classes, size, at, (seed, number), count)
 
     held_out: dict[Preset, float] = {}
+    halves: dict[float, float] = {}
     left_out = _left_out(supports, classes) if steps is None and score is not None else []
     if score is not None and left_out:
         parts = [
@@ -180,6 +184,7 @@ def adapt(
             for group in left_out
         ]
         rates = [rate, *([rate * FASTER] if lr is None else [])]
+        count.expected = len(rates) * (most // 2) + most // 2 + len(parts) * most
         first = {at: tuning(parts[0][0], at, 0) for at in rates}
         for run in first.values():
             run.advance(most // 2)
@@ -190,6 +195,8 @@ def adapt(
         held_out[Preset(rate, 0)] = mean(score(plain, *part) for part in parts)
         until, longest, gain = most // 2, most * LONGER, math.inf
         while until <= longest and (until <= most or gain > GAIN):
+            if until > most:
+                count.expected = count.done + len(runs) * until // 2 + until
             for run in runs:
                 run.advance(until)
             found = [score(run.model, *part) for run, part in zip(runs, parts, strict=True)]
@@ -197,10 +204,11 @@ def adapt(
             held_out[Preset(rate, until)] = mean(found)
             until *= 2
         rate, most = max(held_out, key=lambda tried: (held_out[tried], -tried.steps))
+    count.expected = count.done + most
     final = tuning(supports, rate, 99)
     final.advance(most)
     losses = tuple(final.losses)
-    return Adapted(final.model, tuning_of(strategy), len(losses), rate, losses, held_out)
+    return Adapted(final.model, tuning_of(strategy), len(losses), rate, losses, held_out, halves)
 
 
 def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2) -> list[int]:
@@ -211,6 +219,20 @@ def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2
         if len(groups) >= ENOUGH:
             found |= dict.fromkeys(groups[:: -(-len(groups) // most)])
     return list(found)[:most]
+
+
+class _Count:
+    """Steps of all trainings of a call, and how many are still expected."""
+
+    def __init__(self, report: Report | None) -> None:
+        self.report, self.done, self.expected = report, 0, 0
+
+    def step(self, loss: float) -> None:
+        """One more is done."""
+        self.done += 1
+        if self.report is not None:
+            of = max(self.done, self.expected)
+            self.report({"step": self.done, "steps": of, "loss": loss})
 
 
 class _Tuning:
@@ -224,9 +246,9 @@ class _Tuning:
         size: int,
         lr: float,
         seed: tuple[int, int],
-        report: Report | None,
+        count: _Count,
     ) -> None:
-        self.model, self.size, self.seed, self.report = model, size, seed, report
+        self.model, self.size, self.seed, self.count = model, size, seed, count
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr)
         self.pools = {class_id: _with_and_without(supports, class_id) for class_id in classes}
@@ -237,9 +259,9 @@ class _Tuning:
         """Steps until so many are done; none any more when the loss has stopped falling."""
         with torch.enable_grad():
             while len(self.losses) < until and self.since < PATIENCE:
-                self._step(until)
+                self._step()
 
-    def _step(self, until: int) -> None:
+    def _step(self) -> None:
         step = len(self.losses)
         rng = np.random.default_rng((*self.seed, step))
         device = self.parameters[0].device
@@ -253,8 +275,7 @@ class _Tuning:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.losses.append(float(loss.detach()))
-        if self.report is not None:
-            self.report({"step": step + 1, "steps": until, "loss": self.losses[-1]})
+        self.count.step(self.losses[-1])
         keep = 1 - 1 / MEMORY
         self.running = keep * self.running + (1 - keep) * self.losses[-1]
         mean_loss = self.running / (1 - keep ** len(self.losses))

@@ -71,6 +71,9 @@ def _one_line(told: str, command: str, stray: str) -> str:
     parts = [wrong]
     if wrong.startswith("Missing"):
         parts = [f"{wrong.partition(':')[0]}: {named[0]}"]
+        unknown = [row.split()[0] for row in rows[above:below] if row.startswith("    --")]
+        if unknown:
+            parts.append(f"unrecognized: {', '.join(unknown)}")
     elif wrong.startswith("Unrecognized"):
         words = wrong.partition(": ")[2].split(", ")
         if named:

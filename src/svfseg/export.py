@@ -174,6 +174,13 @@ def export(
     squares = [fit_image(to_tensor(p), size)[None] for p in photographs()]
     with torch.no_grad():
         expected = ask(squares[0], *two)
+    for part, wanted in (
+        ("query_int8.onnx", int8),
+        ("query.xml", openvino),
+        ("query.bin", openvino),
+    ):
+        if not wanted:  # of an earlier export, maybe of another task
+            (out / part).unlink(missing_ok=True)
     if int8:
         _quantize(out, squares, two, ("image", *names))
         (probability,) = _run(out / "query_int8.onnx", (squares[0], *two))

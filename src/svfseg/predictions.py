@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def predict_folder(
     """Outline the classes in images, and write them down.
 
     Every image leaves NAME.png, NAME_overlay.jpg, what the formats add, and a line in
-    predictions.jsonl; one that has its line is not done again.
+    predictions.jsonl; one that has its line, and did not change since, is not done again.
 
     Args:
         segmenter: fitted.
@@ -141,7 +141,9 @@ def predict_folder(
         if not lines and log.tell() == 0:
             log.write(json.dumps(kept) + "\n")
         while True:
-            waiting = [p for p in images if p.name not in lines and p not in problems]
+            waiting = [p for p in images if not _is_done(p, lines) and p not in problems]
+            if report is not None and not watch and len(waiting) < len(images):
+                logger.warning("%d image(s) were done already", len(images) - len(waiting))
             for path in waiting:
                 try:
                     image = as_image(path)
@@ -183,6 +185,7 @@ def _predict(
     }
     return {
         "image": os.path.abspath(path),
+        "state": _state(path),
         "mask": f"{path.stem}.png",
         "share": shares,
         "confidence": found.confidence,
@@ -224,6 +227,20 @@ def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
     with replace_file(path) as fresh:
         fresh.write_text(text)
     return done
+
+
+def _state(path: Path) -> list[int]:
+    """What changes with a file's content: its size and when it was written, in ns."""
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns]
+
+
+def _is_done(path: Path, lines: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether an image has its line, and is the one that it had when it got it."""
+    line = lines.get(path.name)
+    if line is None:
+        return False
+    return not path.is_file() or line.get("state") == _state(path)
 
 
 def _settled(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Few-shot segmentation as an estimator: fit on a few marked images, predict the others."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from svfseg.runtime import make_accelerator
 from svfseg.sources import find_model
 from svfseg.task import Task, read_task, restore_adapted, save_task
 
+logger = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
+# A mask of a larger share of the image than this is rarely meant.
+COVERED = 0.95
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -183,10 +187,14 @@ class FewShotSegmenter:
             image = as_image(given, f"support {number}")
             name = f"{given}" if isinstance(given, (str, Path)) else f"the mask of support {number}"
             marked = as_mask(mask, image, names, name)
-            if mask is not None and not ((marked > 0) & (marked < 255)).any():
-                raise ValueError(
-                    f"the mask of support {number} is empty: mark the class in it, or give the "
-                    "image as one without it (--negative; None in Python)"
+            inside = (marked > 0) & (marked < 255)
+            if mask is not None and not inside.any():
+                raise ValueError(_nothing_marked(number, names, bool((marked == 255).any())))
+            if inside.mean() > COVERED:
+                logger.warning(
+                    "the mask of support %d covers %.0f %% of the image: is it the right file?",
+                    number,
+                    100 * inside.mean(),
                 )
             samples.append(Sample(image, marked))
         for class_id, name in enumerate(names, start=1):
@@ -414,6 +422,18 @@ class FewShotSegmenter:
 def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
     signature = inspect.signature(kind.__init__)  # type: ignore[misc]
     return {n: p for n, p in signature.parameters.items() if n != "self"}
+
+
+def _nothing_marked(number: int, names: Sequence[str], unknown: bool) -> str:
+    if unknown:
+        return (
+            f"the mask of support {number} holds 255 alone, which is unknown where there are "
+            f"several classes: expected the ids 1 to {len(names)}, for {', '.join(names)}"
+        )
+    return (
+        f"the mask of support {number} is empty: mark the class in it, or give the image as one "
+        "without it (--negative; None in Python)"
+    )
 
 
 def _listed(given: Given | Sequence[Given]) -> list[Given]:

@@ -23,8 +23,8 @@ class FitArguments:
     classes; or images with labelme's files beside them), or one list (.csv or .txt: image,mask a
     line; no mask: an image without the class)."""
     mask: tuple[Path, ...] = ()
-    """Their masks, in the same order: any value but 0 is the class, of several classes ids; or
-    files of labelme, or of marks (.json)."""
+    """Their masks, in the same order: any value but 0 is the class, of several classes ids (255
+    beside other values is unknown); or files of labelme, or of marks (.json)."""
     negative: tuple[Path, ...] = ()
     """Images or folders of images without any of the classes."""
     classes: tuple[str, ...] = ()
@@ -111,6 +111,8 @@ def run_fit(arguments: Sequence[str]) -> None:
     for path in (*parsed.support, *parsed.mask, *parsed.negative):
         if not path.exists():  # told before seconds of loading
             raise FileNotFoundError(f"no image or folder at {path}")
+    if parsed.out.is_dir():
+        raise ValueError(f"--out {parsed.out} is a folder: give a file to write, such as task.svf")
     images, masks, names = _supports(parsed)
     from svfseg.predictions import find_images
     from svfseg.progress import StepProgress
@@ -137,7 +139,10 @@ def run_fit(arguments: Sequence[str]) -> None:
         tried = ", ".join(
             f"{p.steps} steps of {p.lr:g} {100 * iou:.1f}" for p, iou in adapted.held_out.items()
         )
-        print(f"IoU of left-out supports, %: {tried}; took {adapted.steps} of {adapted.lr:g}")
+        if len(adapted.race) > 1:
+            race = ", ".join(f"{lr:g} {100 * iou:.1f}" for lr, iou in adapted.race.items())
+            print(f"tuning, IoU on one support left out, %: rates {race}")
+        print(f"tuning, IoU on one or two left out, %: {tried}; took {adapted.steps} steps")
     for class_id, name in enumerate(segmenter.classes_, start=1):
         rule = segmenter.rules_[class_id]
         shots = len(segmenter.views_[class_id])
@@ -146,6 +151,8 @@ def run_fit(arguments: Sequence[str]) -> None:
             f"{'left-out supports' if shots > 1 else 'other views of it'}, "
             f"threshold {rule.threshold:g}"
         )
+    if without:
+        print(f"without any of them: {len(without)} image(s)")
     size = parsed.out.stat().st_size / 1000
     print(f"wrote {parsed.out} ({size:,.0f} kB): use it with")
     print(f"  svfseg predict {parsed.out} --query IMAGES --out found")
@@ -157,7 +164,9 @@ def run_predict(arguments: Sequence[str]) -> None:
     supports = [path for group in parsed.support for path in group]
     marks = [path for group in parsed.mask for path in group]
     if not parsed.query:
-        raise ValueError("no --query: give the images to outline the class in")
+        raise ValueError(
+            "no --query: svfseg predict TASK.svf --query IMAGES, with the file that fit wrote first"
+        )
     if not parsed.task.exists():
         raise FileNotFoundError(f"no task or run at {parsed.task}: expected a file that fit wrote")
     from svfseg.predictions import check_images, find_images, predict_folder
@@ -224,7 +233,7 @@ def run_export(arguments: Sequence[str]) -> None:
     segmenter = FewShotSegmenter.load(parsed.task, parsed.model, "cpu")
     for name, apart in export(segmenter, parsed.out, parsed.int8, parsed.openvino).items():
         size = (parsed.out / name).stat().st_size / 1e6
-        print(f"{parsed.out / name}: {size:.1f} MB, within {apart:.1g} of torch")
+        print(f"{parsed.out / name}: {size:.1f} MB, probabilities within {apart:.1g} of torch's")
     print(f"try it: python {parsed.out / 'example.py'} photo.jpg mask.png")
 
 

@@ -57,6 +57,25 @@ def test_a_polygon_is_its_inside_and_lies_on_top(scene: tuple[np.ndarray, np.nda
     assert both[80, 80] == 1
 
 
+def test_one_click_on_what_is_not_it_does_not_open_the_border(
+    scene: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Marks of background leave the border what it is, but for its part beside the class."""
+    image, disc = scene
+    click = (80, 60)
+    alone = draw_marks({"clicks": [click]}, image) == 1
+    not_this = {"points": (20, 60), "class": 0}
+    both = draw_marks({"clicks": [click, not_this]}, image) == 1
+    assert both.sum() < 1.3 * alone.sum()
+    assert (both & disc).sum() / (both | disc).sum() > 0.8
+    # a thing that the image cuts off reaches the border
+    cut = disc[:, 80:]
+    line, beside = [(5, 33), (5, 60), (5, 87)], {"points": (70, 60), "class": 0}
+    found = draw_marks({"scribbles": [line], "clicks": [beside]}, image[:, 80:]) == 1
+    assert found[60, 0]
+    assert (found & cut).sum() / (found | cut).sum() > 0.8
+
+
 @pytest.mark.parametrize(
     ("marks", "message"),
     [

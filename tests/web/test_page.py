@@ -88,6 +88,12 @@ def test_from_images_to_masks(voc: Path, tmp_path: Path) -> None:
 
             before = score()
             assert before > 0.3
+            # a class that was not learned comes and goes, and all that was found stays
+            page.on("dialog", lambda dialog: dialog.accept())
+            page.click("#more")
+            page.click("#classes li:nth-child(2) button")
+            expect(page.locator("#classes li")).to_have_count(1)
+            expect(page.locator("#images small", has_text="% sure")).to_have_count(4)
             # correct one: painting on what was found makes it an example
             open_image(page, f"{COWS[2]}.jpg")
             page.click('[data-tool="erase"]')
@@ -292,6 +298,11 @@ def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
         assert len(changed) == 0 or np.abs(changed.mean(axis=0) - 0.51).max() < 0.05
         # what is marked counts again when "not in this one" is taken back
         now = marked()
+        page.click("#hide")
+        expect(page.locator("#paint")).to_be_hidden()
+        page.keyboard.press("h")
+        expect(page.locator("#paint")).to_be_visible()
+        expect(page.locator("#previous")).to_be_disabled()  # it is the first
         page.keyboard.press("n")
         expect(page.locator("#status")).to_contain_text("not in this one")
         assert not marked().any()
@@ -332,6 +343,8 @@ def test_bad_uploads_are_named_and_the_rest_goes_on(scenes: list[Path], tmp_path
             "bomb.png is too large",
         ):
             assert part in text
+        page.set_input_files("#files", scenes[1])
+        page.locator("#messages", has_text="scene1.jpg is there already").wait_for()
         page.set_input_files("#files", tmp_path / "large.bmp")
         page.locator("#messages", has_text="at most 2,000,000 bytes").wait_for()
         page.set_input_files("#files", scenes[2])

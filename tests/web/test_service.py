@@ -359,7 +359,7 @@ def test_bad_input_gets_one_line(served: Running) -> None:
         (fit(client, "no", masks=()), 422, "masks: field required"),
         (fit(client, "no", images=(PHOTO, PHOTO)), 422, "2 images and 1 masks"),
         (fit(client, "no", masks=(small,)), 422, "both must be one size"),
-        (fit(client, "no", masks=(PHOTO,)), 422, "mask 1 is no mask of class ids: it has colours"),
+        (fit(client, "no", masks=(PHOTO,)), 422, "mask 1 is a JPEG, which blurs the ids"),
         (fit(client, "no", masks=(encoded(Image.new("L", (226, 150))),)), 422, "is empty"),
         (fit(client, "no", classes=["a", "b"]), 422, "no support shows class 2"),
         (fit(client, "no", classes=["a", "a"]), 422, "different names"),
@@ -387,7 +387,7 @@ def test_images_as_cameras_and_programs_write_them() -> None:
     black = Image.fromarray(MARKED * 255).convert("1")
     assert set(np.unique(decode_mask(encoded(black), 10**6))) == {0, 1}
     grey = Image.fromarray(MARKED * 2)
-    for mode in ("L", "RGB", "RGBA"):  # as painting programs and browsers save it
+    for mode in ("L", "RGB", "RGBA", "I;16"):  # as painting programs and browsers save it
         assert (decode_mask(encoded(grey.convert(mode)), 10**6) == MARKED * 2).all()
 
 

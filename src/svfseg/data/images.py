@@ -71,18 +71,23 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
 def ids_of(image: Image.Image, name: str) -> Array:
     """Class ids of an opened mask, (height, width) uint8; black and white are 0 and 1.
 
-    Grey in three channels, as painting programs and browsers save it, is grey.
+    Grey in three channels, as painting programs and browsers save it, is grey; so are 16 bits that
+    hold no value above 255.
 
     Args:
         image: as Pillow opened it.
         name: for messages.
 
     Raises:
-        ValueError: damaged, or one that holds no ids (colour, 16 bits).
+        ValueError: damaged, or one that holds no ids (colour, larger values, a JPEG).
     """
+    if image.format == "JPEG":
+        raise ValueError(f"{name} is a JPEG, which blurs the ids of a mask: save it as a PNG")
     values: npt.NDArray[Any] = _decoded(lambda: np.asarray(image), name)
     if image.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]
+    elif image.mode.startswith("I") and values.min() >= 0 and values.max() <= 255:
+        pass
     elif image.mode not in ("P", "L", "1"):
         kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
         raise ValueError(

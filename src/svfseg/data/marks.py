@@ -23,8 +23,9 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
     The rule. A *polygon* is its inside. All else is grown by a random walker (Grady, PAMI 2006;
     scikit-image) over the image's colours from seeds: for a *box* the middle half of it is the
     class, all outside is not; a *scribble* (a line of points) and a *click* are the class where
-    drawn, and its image border is not, unless marks of "background" say what is not. A pixel whose
-    walks end in the class with more than 0.6 belongs to it, with 0.4 to 0.6 it is unknown (255).
+    drawn, and the image's border is not; where marks of another class or of background say what is
+    not, only the border beyond a tenth of the image from any mark of the class. A pixel whose walks
+    end in the class with more than 0.6 belongs to it, with 0.4 to 0.6 it is unknown (255).
     Later kinds lie over earlier ones: grown regions first, polygons last.
 
     Args:
@@ -94,6 +95,7 @@ def _grow(
     scale = np.array([size[0] / width, size[1] / height])
     boxes = [np.array(p) * scale for k, c, p in marks if k == "boxes" and c == class_id]
     others = any(c != class_id for _, c, _ in marks)
+    own = [tuple(p) for k, c, m in marks if c == class_id for p in np.array(m) * scale]
     if boxes:
         pen.rectangle((0, 0, *size), fill=2)
         for box in boxes:
@@ -101,8 +103,11 @@ def _grow(
         for box in boxes:
             low, high = box.min(axis=0), box.max(axis=0)
             pen.ellipse((*(low + (high - low) / 4), *(high - (high - low) / 4)), fill=1)
-    elif not others:
+    else:
         pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=2)
+        for x, y in own if others else ():  # the class may reach the border where it is marked
+            near = max(size) / 10
+            pen.rectangle((x - near, y - near, x + near, y + near), fill=0)
     for kind, owner, points in marks:
         scaled = np.array(points) * scale
         value = 1 if owner == class_id else 2

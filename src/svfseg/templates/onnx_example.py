@@ -17,6 +17,8 @@ supports = np.load(here / "task.npz")
 session = onnxruntime.InferenceSession(here / "query.onnx")
 names = [spec.name for spec in session.get_inputs()[1:]]
 
+if len(sys.argv) != 3 or Image.open(sys.argv[1]).mode.startswith(("I", "F")):
+    sys.exit("usage: python example.py photo.jpg mask.png (8 bits a channel)")
 image = Image.open(sys.argv[1]).convert("RGB")
 ratio = task["size"] / max(image.size)
 small = image.resize(

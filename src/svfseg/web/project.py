@@ -97,6 +97,9 @@ class Project:
         image = decode_image(data, max_pixels, name)
         stem = _stem(name)
         with self.lock:
+            here = [p for p in (self.folder / "images").glob(f"{stem}.*") if p.name in self.names()]
+            if any(p.read_bytes() == data for p in here):
+                raise ValueError(f"{name} is there already")
             kind = _shown_as(data)
             taken = {Path(other).stem.lower() for other in self.state["images"]}
             others = (f"{stem}-{number}" for number in count(2))
@@ -161,7 +164,7 @@ class Project:
             self._write()
 
     def remove_class(self, class_id: int) -> None:
-        """Take a class away, from all masks too; what was learned and found with it goes."""
+        """Take a class away, from all masks too; if it was learned, all that was learned goes."""
         with self.lock:
             if not 1 <= class_id <= len(self.state["classes"]) or len(self.state["classes"]) == 1:
                 raise ValueError("the last class stays: rename it")
@@ -172,9 +175,13 @@ class Project:
                     mask[mask == class_id] = 0
                     mask[(mask > class_id) & (mask < 255)] -= 1
                     self._keep_mask(name, mask)
-                image.pop("found", None)
-            self.state |= {"learned": 0, "thresholds": [], "as_learned": []}
-            (self.folder / TASK).unlink(missing_ok=True)
+            if class_id <= self.state["learned"]:
+                for name, image in self.state["images"].items():
+                    image.pop("found", None)
+                    self._touch(name)
+                    shutil.rmtree(self._found_folder(name), ignore_errors=True)
+                self.state |= {"learned": 0, "thresholds": [], "as_learned": []}
+                (self.folder / TASK).unlink(missing_ok=True)
             self._write()
 
     # what is marked

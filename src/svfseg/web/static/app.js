@@ -204,6 +204,7 @@ async function open(name) {
   opened = { ...content, example: isExample(image) };
   sessionStorage.setItem("image", name);
   const [width, height] = image.work;
+  $("hide").setAttribute("aria-pressed", "false");
   editor.open(to(name), name, width, height, content.ids);
   renderCurrent();
   document.querySelector('#images [aria-current="true"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -387,7 +388,8 @@ async function addClass() {
 
 async function removeClass(id) {
   await flush();
-  if (!window.confirm(`Remove ${state.classes[id - 1]}, and all that is marked as it?`)) return;
+  const more = id <= state.learned ? ", and what was learned and found with it" : "";
+  if (!window.confirm(`Remove ${state.classes[id - 1]}, all that is marked as it${more}?`)) return;
   if (await ask(`/api/classes/${id}`, { method: "DELETE" })) {
     await poll();
     if (current) await open(current);
@@ -499,6 +501,9 @@ function renderCurrent() {
   $("without").setAttribute("aria-pressed", String(Boolean(image?.without)));
   $("clear").disabled = !example;
   $("remove").disabled = !image;
+  const names = ordered().map(({ name }) => name);
+  $("previous").disabled = names.indexOf(current) <= 0;
+  $("next").disabled = !image || current === names.at(-1);
   renderThreshold();
   renderStatus();
 }
@@ -553,6 +558,12 @@ function chooseTool(tool) {
   });
 }
 
+function hide() {
+  if (!editor.ids) return;
+  editor.toggle();
+  $("hide").setAttribute("aria-pressed", String(editor.canvas.hidden));
+}
+
 function resizeBrush(radius) {
   editor.radius = Math.min(100, Math.max(1, radius));
   $("radius").value = editor.radius;
@@ -583,6 +594,7 @@ const clicks = {
   in: () => editor.zoom(1.4),
   out: () => editor.zoom(1 / 1.4),
   fit: () => editor.ids && editor.fit(),
+  hide,
   previous: () => stepImage(-1),
   next: () => stepImage(1),
   accept,
@@ -614,13 +626,17 @@ $("files").addEventListener("change", async () => {
   $("files").value = "";
   await addFiles(files);
 });
-$("sort").addEventListener("change", renderList);
+$("sort").addEventListener("change", () => {
+  renderList();
+  const [first] = ordered();
+  if (first) open(first.name);
+});
 $("radius").addEventListener("input", () => resizeBrush(Number($("radius").value)));
 $("threshold").addEventListener("input", moveThreshold);
 $("threshold").addEventListener("change", keepThreshold);
 
 const keys = {
-  h: () => editor.ids && editor.toggle(),
+  h: hide,
   b: () => chooseTool("brush"), p: () => chooseTool("polygon"),
   c: () => chooseTool("grow"), v: () => chooseTool("shrink"), e: () => chooseTool("erase"),
   "[": () => resizeBrush(editor.radius / 1.25 - 0.2), "]": () => resizeBrush(editor.radius * 1.25 + 0.2),

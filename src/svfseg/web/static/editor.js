@@ -171,6 +171,7 @@ export class Editor {
     if (!step) return;
     to.push(step);
     this.clicks = [];
+    this.draw();
     this.paste(step[which], step.rect);
     this.changed();
   }
@@ -258,12 +259,16 @@ export class Editor {
     if (!region) clicks.splice(clicks.indexOf(click), 1);
     // another picture, something else painted, or a later click, whose answer holds this one's
     if (!region || this.clicks !== clicks || clicks.at(-1) !== click) return;
+    const before = this.ids.slice();
     this.begin();
     this.ids.set(this.ground);
-    for (let i = 0; i < region.length; i++) if (region[i]) this.ids[i] = takes ? 0 : region[i];
+    // "not this" only takes away
+    const kept = click.without ? before : region;
+    for (let i = 0; i < region.length; i++) if (region[i] && kept[i]) this.ids[i] = takes ? 0 : region[i];
     this.touched(0, 0, this.width, this.height);
     this.end();
     if (!takes) this.clicks = clicks;
+    this.draw();
   }
 
   // ---- pointer and keys
@@ -427,6 +432,13 @@ export class Editor {
     if (line.length) {
       const text = line.map(([x, y]) => `${x},${y}`).join(" ");
       shapes.push(["polyline", { points: text, class: "under" }], ["polyline", { points: text }]);
+    }
+    if (this.clicking) {
+      for (const { points, without } of this.clicks) {
+        const [cx, cy] = points.at(-1);
+        const r = 5 / this.scale;
+        shapes.push(["circle", { cx, cy, r, class: "under" }], ["circle", { cx, cy, r, class: without ? "not" : "yes" }]);
+      }
     }
     if (this.cursor) {
       const paints = this.tool === "brush" || this.tool === "erase";
