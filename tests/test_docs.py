@@ -180,6 +180,12 @@ def test_every_result_row_has_its_command_and_setting() -> None:
         assert sum(classes) / 5 == pytest.approx(float(row["miou"]), abs=0.02)
 
 
+def test_the_table_of_presence_is_made_from_its_rows() -> None:
+    presence = script("presence")
+    assert presence.table() in (ROOT / "docs" / "own-data.md").read_text()
+    assert len(presence.rows()) == 10 * len(presence.SHOTS) * presence.DRAWS
+
+
 def test_what_is_said_of_the_curves_is_what_their_rows_say() -> None:
     study = script("study")
     text = (ROOT / "docs" / "study.md").read_text()
