@@ -1,7 +1,6 @@
 """Few-shot segmentation as an estimator: fit on a few marked images, predict the others."""
 
 import inspect
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from svfseg import __version__
 from svfseg.adapt import Support, adapt, tuning_of
 from svfseg.calibration import decide
 from svfseg.checkpoint import backbone_fingerprint, load_head
-from svfseg.data.given import Given, as_image, as_mask
+from svfseg.data.given import Given, as_image, as_mask, check_marked
 from svfseg.data.images import Array
 from svfseg.data.index import Sample
 from svfseg.data.windows import blend, cut, marked_windows, windows
@@ -26,10 +25,7 @@ from svfseg.runtime import make_accelerator
 from svfseg.sources import find_model
 from svfseg.task import Task, read_task, restore_adapted, save_task
 
-logger = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], None]
-# A mask of a larger share of the image than this is rarely meant.
-COVERED = 0.95
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -187,15 +183,8 @@ class FewShotSegmenter:
             image = as_image(given, f"support {number}")
             name = f"{given}" if isinstance(given, (str, Path)) else f"the mask of support {number}"
             marked = as_mask(mask, image, names, name)
-            inside = (marked > 0) & (marked < 255)
-            if mask is not None and not inside.any():
-                raise ValueError(_nothing_marked(number, names, bool((marked == 255).any())))
-            if inside.mean() > COVERED:
-                logger.warning(
-                    "the mask of support %d covers %.0f %% of the image: is it the right file?",
-                    number,
-                    100 * inside.mean(),
-                )
+            if mask is not None:
+                check_marked(marked, names, f"the mask of support {number}")
             samples.append(Sample(image, marked))
         for class_id, name in enumerate(names, start=1):
             if not any((sample.mask == class_id).any() for sample in samples):
@@ -422,18 +411,6 @@ class FewShotSegmenter:
 def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
     signature = inspect.signature(kind.__init__)  # type: ignore[misc]
     return {n: p for n, p in signature.parameters.items() if n != "self"}
-
-
-def _nothing_marked(number: int, names: Sequence[str], unknown: bool) -> str:
-    if unknown:
-        return (
-            f"the mask of support {number} holds 255 alone, which is unknown where there are "
-            f"several classes: expected the ids 1 to {len(names)}, for {', '.join(names)}"
-        )
-    return (
-        f"the mask of support {number} is empty: mark the class in it, or give the image as one "
-        "without it (--negative; None in Python)"
-    )
 
 
 def _listed(given: Given | Sequence[Given]) -> list[Given]:

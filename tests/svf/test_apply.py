@@ -40,8 +40,8 @@ def small() -> nn.Sequential:
         ("vgg16_bn", 32),
         ("mobilenetv2_100", 64),
         ("tf_efficientnet_lite0", 65),
-        ("resnext50_32x4d", 64),
-        ("convnext_tiny", 64),
+        ("resnext26ts", 64),
+        ("convnext_atto", 64),
         ("vit_tiny_patch16_224", 224),
     ],
 )

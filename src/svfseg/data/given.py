@@ -1,5 +1,6 @@
 """What a person gives, as arrays: paths, pictures, arrays, marks."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from svfseg.data.images import (
 from svfseg.data.labelme import read_marks
 from svfseg.data.marks import draw_marks
 
+logger = logging.getLogger(__name__)
+# A mask of a larger share of the image than this is rarely meant.
+COVERED = 0.95
 Given = Any  # str | Path | PIL.Image.Image | numpy array; for masks also a mapping of marks
 
 
@@ -100,3 +104,30 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
     if unknown:
         raise ValueError(f"{name} holds ids {unknown}: there are {classes} classes, 1 to {classes}")
     return np.ascontiguousarray(mask)
+
+
+def check_marked(mask: Array, names: Sequence[str], name: str) -> None:
+    """Warn of a mask that covers nearly all of its image: a photograph, or all white.
+
+    Args:
+        mask: of `as_mask`.
+        names: of the classes.
+        name: of the mask, for messages.
+
+    Raises:
+        ValueError: no class is marked in it.
+    """
+    share = float(((mask > 0) & (mask < 255)).mean())
+    if share > COVERED:
+        logger.warning("%s covers %.0f %% of the image: is it the right file?", name, 100 * share)
+    if share:
+        return
+    if (mask == 255).any():
+        raise ValueError(
+            f"{name} holds 255 alone, which is unknown where there are several classes: expected "
+            f"the ids 1 to {len(names)}, for {', '.join(names)}"
+        )
+    raise ValueError(
+        f"{name} is empty: mark the class in it, or give the image as one without it (--negative; "
+        "None in Python)"
+    )
