@@ -70,6 +70,10 @@ class Support(NamedTuple):
         return bool((self.sample.mask == class_id).any())
 
 
+# IoU of a model, shown some supports, on others.
+Score = Callable[[nn.Module, Sequence[Support], Sequence[Support]], float]
+
+
 @dataclass(frozen=True)
 class Adapted:
     """A model tuned to its supports.
@@ -135,17 +139,16 @@ def adapt(
     lr: float | None = None,
     seed: int = 0,
     device: str = "cpu",
-    score: Callable[[nn.Module, Sequence[Support], Sequence[Support]], float] | None = None,
+    score: Score | None = None,
     report: Report | None = None,
 ) -> Adapted:
     """Tune a copy of a model on its supports: each in turn is the query of the others.
 
     A class with one support is shown to itself, augmented twice. With ``steps`` None their number
     is chosen by leaving supports out (0, half or all of the preset's, and twice and four times as
-    many as long as that gains `GAIN`), where a class has `ENOUGH`;
-    with ``lr`` None too, the rate as well: the preset's, or `FASTER` times that where it is ahead
-    at the half for the first that is left out (Hyperband's rule, Li et al., JMLR 2018, for two).
-    Else both are the preset's.
+    many as long as that gains `GAIN`), where a class has `ENOUGH`; with ``lr`` None too, the rate
+    as well: the preset's, or `FASTER` times that where it is ahead at the half for the first that
+    is left out (Hyperband's rule, Li et al., JMLR 2018, for two). Else both are the preset's.
 
     Args:
         base: a head in eval mode; it stays as it is.
@@ -172,8 +175,7 @@ def adapt(
         model = start(base, strategy).to(device)
         return _Tuning(model, shown, classes, size, at, (seed, number), count)
 
-    held_out: dict[Preset, float] = {}
-    halves: dict[float, float] = {}
+    chosen = _Chosen(Preset(rate, most), {}, {})
     left_out = _left_out(supports, classes) if steps is None and score is not None else []
     if score is not None and left_out:
         parts = [
@@ -184,31 +186,67 @@ def adapt(
             for group in left_out
         ]
         rates = [rate, *([rate * FASTER] if lr is None else [])]
-        count.expected = len(rates) * (most // 2) + most // 2 + len(parts) * most
-        first = {at: tuning(parts[0][0], at, 0) for at in rates}
-        for run in first.values():
-            run.advance(most // 2)
-        halves = {at: score(run.model, *parts[0]) for at, run in first.items()}
-        rate = max(rates, key=lambda at: halves[at])
-        runs = [first[rate], *(tuning(rest, rate, i) for i, (rest, _) in enumerate(parts[1:], 1))]
         plain = frozen_copy(base).to(device)
-        held_out[Preset(rate, 0)] = mean(score(plain, *part) for part in parts)
-        until, longest, gain = most // 2, most * LONGER, math.inf
-        while until <= longest and (until <= most or gain > GAIN):
-            if until > most:
-                count.expected = count.done + len(runs) * until // 2 + until
-            for run in runs:
-                run.advance(until)
-            found = [score(run.model, *part) for run, part in zip(runs, parts, strict=True)]
-            gain = mean(found) - max(held_out.values())
-            held_out[Preset(rate, until)] = mean(found)
-            until *= 2
-        rate, most = max(held_out, key=lambda tried: (held_out[tried], -tried.steps))
-    count.expected = count.done + most
-    final = tuning(supports, rate, 99)
-    final.advance(most)
+        chosen = _choose(parts, rates, most, tuning, plain, score, count)
+    count.expected = count.done + chosen.preset.steps
+    final = tuning(supports, chosen.preset.lr, 99)
+    final.advance(chosen.preset.steps)
     losses = tuple(final.losses)
-    return Adapted(final.model, tuning_of(strategy), len(losses), rate, losses, held_out, halves)
+    return Adapted(
+        final.model, tuning_of(strategy), len(losses), chosen.preset.lr, losses, chosen.held_out,
+        chosen.race,
+    )  # fmt: skip
+
+
+class _Chosen(NamedTuple):
+    """What leaving out chose, and from what: see `Adapted`."""
+
+    preset: Preset
+    held_out: dict[Preset, float]
+    race: dict[float, float]
+
+
+def _choose(
+    parts: Sequence[tuple[Sequence[Support], Sequence[Support]]],
+    rates: Sequence[float],
+    most: int,
+    tuning: "Callable[[Sequence[Support], float, int], _Tuning]",
+    plain: nn.Module,
+    score: Score,
+    count: "_Count",
+) -> _Chosen:
+    """The rate that is ahead at half the steps, and the number of steps that does best with it.
+
+    Args:
+        parts: supports to tune on, and those that are left out of them.
+        rates: to race, on the first part.
+        most: steps, of which half and all are tried, and more while they gain.
+        tuning: begins a training on supports, at a rate, with a number for its seed.
+        plain: the untouched model.
+        score: see `adapt`.
+        count: is told what is still expected.
+    """
+    half = most // 2
+    count.expected = len(rates) * half + half + len(parts) * most
+    first = {at: tuning(parts[0][0], at, 0) for at in rates}
+    for run in first.values():
+        run.advance(half)
+    race = {at: score(run.model, *parts[0]) for at, run in first.items()}
+    rate = max(rates, key=lambda at: race[at])
+    runs = [first[rate], *(tuning(rest, rate, i) for i, (rest, _) in enumerate(parts[1:], 1))]
+    held_out = {Preset(rate, 0): mean(score(plain, *part) for part in parts)}
+    until, gain = half, math.inf
+    while until <= most * LONGER and (until <= most or gain > GAIN):
+        if until > most:
+            count.expected = count.done + len(runs) * until // 2 + until
+        for run in runs:
+            run.advance(until)
+        found = mean(score(run.model, *part) for run, part in zip(runs, parts, strict=True))
+        gain = found - max(held_out.values())
+        held_out[Preset(rate, until)] = found
+        until *= 2
+    preset = max(held_out, key=lambda tried: (held_out[tried], -tried.steps))
+    return _Chosen(preset, held_out, race)
 
 
 def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2) -> list[int]:
