@@ -186,6 +186,16 @@ def test_the_table_of_presence_is_made_from_its_rows() -> None:
     assert len(presence.rows()) == 10 * len(presence.SHOTS) * presence.DRAWS
 
 
+def test_the_tables_of_the_far_domain_are_made_from_their_rows() -> None:
+    far = script("far_domain")
+    text = (ROOT / "docs" / "own-data.md").read_text()
+    for table in far.table().split("\n\n"):
+        assert table in text
+    fits = {(row["shot"], row["adapt"], row["steps"], row["lr"]) for row in far.rows()}
+    assert len(far.rows()) == 2 * (2 * (1 + 4 * 3) + 4) + len(far.SETTINGS)
+    assert len(fits) == 2 * (1 + 4 * 3) + 4
+
+
 def test_what_is_said_of_the_curves_is_what_their_rows_say() -> None:
     study = script("study")
     text = (ROOT / "docs" / "study.md").read_text()

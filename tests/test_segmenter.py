@@ -168,10 +168,11 @@ def test_the_models_own_weights_stay(scenes: dict[int, list[Sample]]) -> None:
     assert plain.outliner_.model is base
 
 
-def test_seeds_decide_everything(scenes: dict[int, list[Sample]]) -> None:
+@pytest.mark.parametrize("strategy", list(PRESETS))
+def test_seeds_decide_everything(strategy: str, scenes: dict[int, list[Sample]]) -> None:
     sample, query = of(scenes)[0], of(scenes)[2].image
     runs = [
-        tiny(adapt="norm", steps=2, seed=seed).fit(sample.image, sample.mask).predict(query)
+        tiny(adapt=strategy, steps=2, seed=seed).fit(sample.image, sample.mask).predict(query)
         for seed in (0, 0, 1)
     ]
     assert np.array_equal(runs[0].probabilities, runs[1].probabilities)

@@ -120,10 +120,12 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-def start(base: nn.Module, strategy: str) -> nn.Module:
+def start(base: nn.Module, strategy: str, seed: int = 0) -> nn.Module:
     """A copy of a model with what a strategy tunes of its backbone free, all else frozen."""
     model = frozen_copy(base)
-    head, _ = tune(model, tuning_of(strategy))
+    with torch.random.fork_rng(devices=[]):  # LoRA begins with random factors
+        torch.manual_seed(seed)
+        head, _ = tune(model, tuning_of(strategy))
     for parameter in head:
         parameter.requires_grad_(False)
     return model.eval()
@@ -172,7 +174,7 @@ def adapt(
     most = preset.steps if steps is None else steps
 
     def tuning(shown: Sequence[Support], at: float, number: int) -> _Tuning:
-        model = start(base, strategy).to(device)
+        model = start(base, strategy, seed).to(device)
         return _Tuning(model, shown, classes, size, at, (seed, number), count)
 
     chosen = _Chosen(Preset(rate, most), {}, {})
