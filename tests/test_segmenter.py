@@ -2,7 +2,11 @@
 
 import copy
 import json
+import os
 import pickle
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from svfseg.adapt import FASTER, LONGER, PRESETS, Preset, Support, _Count, _Tuni
 from svfseg.data import stickers
 from svfseg.data.index import Sample
 from svfseg.segmenter import NotFittedError
+from svfseg.sources import DEFAULT
 
 SIZE = 128
 
@@ -428,3 +433,23 @@ def test_a_failed_save_leaves_the_file_that_was_there(
         fitted.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_model_of_the_hub(tmp_path: Path) -> None:
+    """Out of the hub's own cache, as it lies there after a download, without a network."""
+    repository = tmp_path / "hub/models--owner--name"
+    snapshot = repository / "snapshots/0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(DEFAULT, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(snapshot.name)
+    program = (
+        "from svfseg import FewShotSegmenter; from svfseg.sources import find_model\n"
+        "FewShotSegmenter.from_pretrained('owner/name', device='cpu')\n"
+        "print(find_model('owner/name'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True,
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(snapshot)
