@@ -3,9 +3,8 @@
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
-from unittest import mock
 
 import tyro
 
@@ -52,13 +51,27 @@ def parse(
     # once more, so wide that no line is broken, and to no terminal: plain text
     told = io.StringIO()
     with (
-        mock.patch.dict(os.environ, COLUMNS="10000"),
+        _columns("10000"),
         contextlib.redirect_stderr(told),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.suppress(SystemExit),
     ):
         read()
     raise ValueError(_one_line(told.getvalue(), command.split()[0], stray))
+
+
+@contextlib.contextmanager
+def _columns(number: str) -> Iterator[None]:
+    """A terminal that many characters wide, for what asks the environment."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = number
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def _one_line(told: str, command: str, stray: str) -> str:
