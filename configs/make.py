@@ -115,7 +115,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         {"frozen": ARMS["frozen"], **{
             f"{scale} {rate:g}": {"tuning.strategy": "svf", "tuning.scale": scale,
                                   "tuning.lr": rate}
-            for scale in ("direct", "relative") for rate in (0.001, 0.01, 0.1)
+            for scale in ("direct", "relative") for rate in (0.001, 0.01, 0.1, 1)
         }},
     ),
     "removal": (
