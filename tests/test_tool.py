@@ -105,6 +105,25 @@ def test_predict_in_every_format_then_a_report(
     assert doubt == sorted(doubt)
     assert sure == sorted(sure)
     assert len(doubt + sure) == 4
+    assert "support" not in page
+    assert "supports: judge" not in printed.err
+
+
+def test_supports_among_the_images_are_told_apart(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    (folder / "shown.jpg").write_bytes((own / "supports/images/0.jpg").read_bytes())
+    (folder / "2.jpg").write_bytes((own / "others/2.jpg").read_bytes())
+    out = tmp_path / "found"
+    assert main(["predict", str(own / "thing.svf"), "--query", str(folder), "--out", str(out)]) == 0
+    assert "1 of them was a support: judge by the others" in capsys.readouterr().err
+    assert main(["report", str(out)]) == 0
+    page = (out / "report.html").read_text()
+    assert "1 of them is a support" in page
+    assert page.count("(support)") == 1
+    assert "<b>shown.jpg</b> (support)" in page
 
 
 def test_done_images_are_skipped_and_a_cut_line_is_done_again(
@@ -186,6 +205,11 @@ def test_a_broken_image_stops_nothing_else(
     assert "1 of 2 images were left out" in fails(capsys, *words)
     assert (tmp_path / "found/3.png").exists()
     assert not (tmp_path / "found/2.png").exists()
+    assert main(["report", str(tmp_path / "found")]) == 0
+    page = (tmp_path / "found/report.html").read_text()
+    assert "1 image, the doubtful first" in page
+    assert "<summary>1 left out</summary>" in page
+    assert "<b>2.jpg</b>" in page
     (folder / "text.png").write_text("no image")
     assert "2 of 3 images were left out" in fails(capsys, *words[:-1], tmp_path / "again")
     assert (tmp_path / "again/3.png").exists()

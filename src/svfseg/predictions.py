@@ -150,6 +150,7 @@ def predict_folder(
                 except (ValueError, FileNotFoundError) as error:  # cut off, or gone meanwhile
                     problems[path] = str(error)
                     logger.warning("left out: %s", error)
+                    log.write(json.dumps({"image": str(path), "left_out": str(error)}) + "\n")
                     continue
                 line = _predict(segmenter, path, image, out, formats)
                 lines[path.name] = line
@@ -189,6 +190,7 @@ def _predict(
         "mask": f"{path.stem}.png",
         "share": shares,
         "confidence": found.confidence,
+        "support": segmenter.is_support(image),
     }
 
 

@@ -48,15 +48,19 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
             ],
             "least": min(line["confidence"].values()),
             "empty": not any(line["share"].values()),
+            "support": line.get("support", False),
         }
         for line, overlay in zip(lines, drawn, strict=True)
     ]
+    out = list(read_left_out(predictions))
     template = (Path(__file__).parent / "templates" / "report.html").read_text()
     environment = jinja2.Environment(autoescape=True)
     text = environment.from_string(template).render(
         images=shown,
         empty=sum(line["empty"] for line in shown),
         doubtful=sum(line["least"] < 0.5 for line in shown),
+        supports=sum(line["support"] for line in shown),
+        left_out=[{"name": Path(line["image"]).name, "why": line["left_out"]} for line in out],
         version=__version__,
     )
     # by hand, as svf.files.replace_file does: importing its package takes torch, and seconds
@@ -77,13 +81,22 @@ def _embedded(path: Path) -> str:
 
 
 def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a folder of predictions.
+    """The lines of images that are done, of a folder of predictions.
 
     Raises:
         FileNotFoundError: no such folder.
     """
+    return (line for line in _read(out) if "left_out" not in line)
+
+
+def read_left_out(out: Path) -> Iterator[dict[str, Any]]:
+    """The lines of images that could not be read; "left_out" says why."""
+    return (line for line in _read(out) if "left_out" in line)
+
+
+def _read(out: Path) -> Iterator[dict[str, Any]]:
     if not (out / LOG).is_file():
         raise FileNotFoundError(f"no predictions in {out}: run svfseg predict --out {out} first")
-    for line in (out / LOG).read_text().splitlines()[1:]:
-        if line.endswith("}"):  # else it was cut off by a stop
+    for line in (out / LOG).read_text().splitlines(keepends=True)[1:]:
+        if line.endswith("\n"):  # else it was cut off by a stop
             yield json.loads(line)

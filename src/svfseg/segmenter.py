@@ -16,7 +16,7 @@ from svfseg.adapt import Support, adapt, tuning_of
 from svfseg.calibration import decide
 from svfseg.checkpoint import backbone_fingerprint, load_head
 from svfseg.data.given import Given, as_image, as_mask, check_marked
-from svfseg.data.images import Array
+from svfseg.data.images import Array, digest
 from svfseg.data.index import Sample
 from svfseg.data.windows import blend, cut, marked_windows, windows
 from svfseg.outline import Outliner, Seen, by_class, with_views
@@ -224,11 +224,12 @@ class FewShotSegmenter:
         # all at once: where fitting fails, what was fitted before is as it was
         self.rules_, self.classes_, self.adapted_ = rules, names, adapted
         self.views_, self.outliner_ = views, outliner
+        self.shown_ = frozenset(digest(sample.image) for sample in samples)
         return self
 
     def unfit(self) -> "FewShotSegmenter":
         """Forget the classes and what was tuned: the model's own weights are back."""
-        for name in ("classes_", "rules_", "adapted_", "views_", "outliner_"):
+        for name in ("classes_", "rules_", "adapted_", "views_", "outliner_", "shown_"):
             self.__dict__.pop(name, None)
         return self
 
@@ -258,6 +259,17 @@ class FewShotSegmenter:
             for seen in self._see(some):
                 yield self._decided(seen)
 
+    def is_support(self, image: Given) -> bool:
+        """Whether an image is one of those shown to `fit`, pixel for pixel.
+
+        What is found in it is no sign of what will be found in others.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._fitted()
+        return digest(as_image(image)) in self.shown_
+
     def save(self, path: str | Path) -> Path:
         """Write the task as one file: settings, the supports' views, and what was tuned.
 
@@ -272,6 +284,7 @@ class FewShotSegmenter:
             "model": str(self.model),
             "fingerprint": backbone_fingerprint(base),
             "classes": list(self.classes_),
+            "shown": sorted(self.shown_),
             "supports": {self.classes_[i - 1]: len(shots) for i, shots in self.views_.items()},
             "size": self.outliner_.size,
             "parameters": {
@@ -325,6 +338,7 @@ class FewShotSegmenter:
             for i, rule in enumerate(task.about["rules"], start=1)
         }
         self.classes_, self.adapted_ = tuple(task.about["classes"]), adapted
+        self.shown_ = frozenset(task.about.get("shown", ()))
         self.outliner_ = outliner
 
     # how it computes

@@ -180,6 +180,10 @@ def run_predict(arguments: Sequence[str]) -> None:
         )
     found = sum(any(line["share"].values()) for line in lines)
     print(f"{len(lines)} image(s), something found in {found}: {parsed.out}", file=sys.stderr)
+    shown = sum(line.get("support", False) for line in lines)
+    if shown:
+        what = "was a support" if shown == 1 else "were supports"
+        print(f"{shown} of them {what}: judge by the others", file=sys.stderr)
     if found < len(lines) and segmenter.empty:
         print(
             f"nothing in {len(lines) - found}; where the class is there all the same, give more "

@@ -1,5 +1,6 @@
 """Read and write images and masks. Masks go through Pillow: they keep their ids."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,6 +128,13 @@ def check_same_size(image: Array, mask: Array, what: str) -> None:
     if image.shape[:2] != mask.shape[:2]:
         (h, w), (mh, mw) = image.shape[:2], mask.shape[:2]
         raise ValueError(f"{what}: the image is {w}x{h}, its mask {mw}x{mh}; both must be one size")
+
+
+def digest(image: Array) -> str:
+    """A name for an image's pixels, whatever file they came from: 16 hexadecimal digits."""
+    content = hashlib.sha256(str(image.shape).encode())
+    content.update(image.tobytes())
+    return content.hexdigest()[:16]
 
 
 def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 32)) -> Array:
