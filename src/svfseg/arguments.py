@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -81,8 +82,8 @@ def _one_line(told: str, command: str, stray: str) -> str:
     above, below = (rules[0], rules[-1]) if rules else (len(rows), len(rows))
     wrong = " ".join(" ".join(rows[:above]).split()).rstrip(".")
     named = [row.split()[0] for row in rows[:below] if row.startswith("    ") and row[4] != " "]
-    parts = [wrong]
-    if wrong.startswith("Missing"):
+    parts = [_about_value(wrong, rows[above:below])]
+    if wrong.startswith("Missing from"):
         parts = [f"{wrong.partition(':')[0]}: {named[0]}"]
         unknown = [row.split()[0] for row in rows[above:below] if row.startswith("    --")]
         if unknown:
@@ -94,3 +95,19 @@ def _one_line(told: str, command: str, stray: str) -> str:
         elif stray and not any(word.startswith("-") for word in words):
             parts.append(stray)
     return "; ".join([*parts, f"svfseg {command} --help lists the options"])
+
+
+def _about_value(wrong: str, helped: Sequence[str]) -> str:
+    """What is wrong with an option's value, in words of people; anything else as it is."""
+    if found := re.match(r"Missing value for argument '(\S+)'", wrong):
+        return f"{found[1]} needs a value"
+    if found := re.match(r"invalid choice '(.*)' for argument '(\S+)'.* of (.*)", wrong):
+        choices = re.findall("'(.*?)'", found[3])
+        return f"{found[2]} is {found[1]}: expected {', '.join(choices)}"
+    if found := re.match(r"Error parsing (\S+): .*'(.*)'", wrong):
+        kind = re.search(r"\b(INT|FLOAT)\b( \[)?", " ".join(helped))
+        if kind is not None:
+            whole = "whole " if kind[1] == "INT" else ""
+            several = f"{whole}numbers" if kind[2] else f"a {whole}number"
+            return f"{found[1]} is {found[2]}: expected {several}"
+    return wrong
