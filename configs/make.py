@@ -273,9 +273,11 @@ def reduced(
     name: str, title: str, arms: dict[str, dict[str, Any]]
 ) -> tuple[list[str], dict[str, Any]]:
     base = yaml.safe_load((REDUCED / "strategies.yaml").read_text())
+    kept = HERE.parent / "results" / f"ablation_{name}_reduced.csv"
+    came = f"Rows: results/{kept.name}" if kept.is_file() else "Not run here yet"
     lines = [
         f"{title}, on the reduced Pascal-5i fold 0 (see strategies.yaml).",
-        f"About {2 * len(arms) * 2.5:.0f} minutes on two cores. Not run here yet.",
+        f"About {2 * len(arms) * 2.5:.0f} minutes on two cores. {came}.",
         f"  svfseg study configs/reduced/ablation_{name}.yaml --root VOC2012 "
         f"--out studies/ablation_{name}",
     ]

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -233,6 +234,28 @@ def test_the_table_of_budgets_is_made_from_its_rows() -> None:
             if (row["arm"], row["data.train_count"]) == (line["arm"], line["data.train_count"])
         ]
         assert sum(runs) / len(runs) == pytest.approx(float(line["miou"]), abs=0.006)
+
+
+def test_the_table_of_shots_is_made_from_its_rows() -> None:
+    shots = script("shots")
+    path = ROOT / "results" / "shots_reduced.csv"
+    assert shots.table(path) in (ROOT / "docs" / "study.md").read_text()
+    one = {
+        (row["arm"], row["seed"]): f"{100 * float(row['miou']):.2f}"
+        for row in csv.DictReader((ROOT / "results" / "strategies_reduced.csv").open())
+    }
+    for row in csv.DictReader(path.open()):
+        if row["shot"] == "1":  # the runs of the table of strategies
+            assert row["miou"] == one[row["arm"], row["seed"]]
+
+
+def test_the_tables_of_what_was_learned_are_those_of_the_analyses() -> None:
+    text = (ROOT / "docs" / "study.md").read_text()
+    analysis = script("analysis")
+    assert all(table in text for table in analysis.tables())
+    (row,) = (r for r in json.loads(analysis.PATH.read_text())["900 steps"]["focus"]
+              if r["stage"] == "layer3")  # fmt: skip
+    assert 100 * row["change"][0] / row["before"][0] == pytest.approx(1.3, abs=0.05)
 
 
 STUDIES = sorted(path for path in (ROOT / "results").glob("*.md"))

@@ -104,7 +104,9 @@ class Adapted:
 
 
 def tuning_of(strategy: str) -> TuningConfig:
-    """The strategy's settings: singular values relative to their size, so that one rate fits.
+    """The strategy's settings: singular values relative to their size.
+
+    Adam's steps have one size whatever the gradient's: of a factor they are shares of each value.
 
     Raises:
         ValueError: a strategy that support-time tuning does not offer.

@@ -110,16 +110,22 @@ def analyze(
 
 
 def stage_changes(spectra: Sequence[LayerSpectrum]) -> list[dict[str, Any]]:
-    """For each stage that changed: layers, values, and how far they moved, the most first."""
+    """For each stage that changed: layers, values, and how far they moved, the most first.
+
+    "start" holds the 5 % quantile, the median, the 95 % quantile and the largest of the values
+    that training began with.
+    """
     rows = []
     for stage in sorted({layer.stage for layer in spectra}):
         inside = [layer for layer in spectra if layer.stage == stage]
         change = torch.cat([layer.change for layer in inside]).abs()
+        start = torch.cat([layer.before for layer in inside]).double()
         rows.append(
             {
                 "stage": stage,
                 "layers": len(inside),
                 "values": len(change),
+                "start": start.quantile(start.new_tensor([0.05, 0.5, 0.95, 1])).tolist(),
                 "mean change": float(change.mean()),
                 "largest change": float(change.max()),
                 "moved": float(np.mean([layer.moved for layer in inside])),
