@@ -186,7 +186,7 @@ def draw(
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
     both[0].set_ylabel(height)
-    both[0].legend(frameon=False, fontsize=9)
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -221,6 +221,28 @@ def test_what_is_said_of_the_curves_is_what_their_rows_say() -> None:
     assert len(ahead) == 8
 
 
+def test_what_is_said_of_constant_rates_is_what_their_rows_say() -> None:
+    study = script("study")
+    assert study.gap_table("rate_steps_reduced") in (ROOT / "docs" / "study.md").read_text()
+    curves = study.read(ROOT / "results" / "rate_steps_reduced_curves.csv")
+    rows = study.read(ROOT / "results" / "rate_steps_reduced_gaps.csv")
+    assert rows == study.gaps(curves)
+    # A constant rate's 600 steps are the first 600 of 900: trained anew, the same to every digit.
+    same = {"frozen": "frozen", "direct 0.002": "svf"}
+    longer = study.read(ROOT / "results" / "steps_reduced_curves.csv")
+    again = [row | {"arm": same[row["arm"]]} for row in curves if row["arm"] in same]
+    assert len(again) == 2 * 2 * 4
+    assert all(row in longer for row in again)
+    for arm, said in {"direct 0.002": 1.5, "direct 0.02": 2.0,
+                      "relative 0.002": 1.8, "relative 0.02": 1.3}.items():  # fmt: skip
+        late = [
+            100 * float(row["novel_miou"])
+            for row in rows
+            if row["arm"] == arm and int(row["step"]) >= 450
+        ]
+        assert sum(late) / len(late) == pytest.approx(said, abs=0.05)
+
+
 def test_the_table_of_budgets_is_made_from_its_rows() -> None:
     study = script("study")
     text = (ROOT / "docs" / "study.md").read_text()
