@@ -1,7 +1,10 @@
 """The loop: it learns, resumes exactly, chooses honestly, and never leaves half a checkpoint."""
 
 import json
+import os
 import resource
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from svfseg.config import (
     SelectionConfig,
     TrainConfig,
     TuningConfig,
+    to_dict,
 )
 from svfseg.evaluation import evaluate
 from svfseg.svf.layers import FactoredLayer
@@ -312,37 +316,33 @@ def test_batches_score_like_single_episodes(data: Path, tmp_path: Path) -> None:
         assert other["miou"] == pytest.approx(scores[0]["miou"], abs=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_two_processes_train_what_one_trains(data: Path, tmp_path: Path, precision: str) -> None:
-    """Launched by torchrun on two CPU processes: the same episodes, halved and averaged."""
-    import os
-    import subprocess
-    import sys
-
-    from svfseg.config import write_config
-
-    selection = SelectionConfig(on="last", every=10)
-    config = config_of(data, tmp_path / "two", "svf", precision=precision, selection=selection)
+def test_two_processes_of_one_launch_train_what_one_trains(data: Path, tmp_path: Path) -> None:
+    """By torchrun, in step through the runs of a study: the same episodes, halved and averaged."""
+    config = config_of(data, tmp_path / "one", selection=SelectionConfig(on="last", every=10))
     config = replace(config, model=replace(config.model, dropout=0.0))
-    write_config(tmp_path / "config.yaml", config)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
+    settings = to_dict(config)
+    settings.pop("out")
+    arms: dict[str, dict] = {"exact": {}, "bf16": {"precision": "bf16"}}
+    scored = {"episodes": 7, "workers": 0, "device": "cpu"}
+    study = {"train": settings, "eval": scored, "arms": arms}
+    (tmp_path / "study.yaml").write_text(json.dumps(study))
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "svfseg"]
     done = subprocess.run(
-        [*launch, "-m", "svfseg", "train", str(tmp_path / "config.yaml")],
+        [sys.executable, *words, "study", "study.yaml", "--out", "two"],
         capture_output=True,
         text=True,
+        cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    train(replace(config, out=str(tmp_path / "one")))
-    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
-    off = max(float((one[k].float() - two[k].float()).abs().max()) for k in one)
-    assert off < (1e-3 if precision == "no" else 2e-2)
-    fresh = config_of(data, tmp_path / "none", "svf").optim
-    assert json.loads((tmp_path / "two/last/checkpoint.json").read_text())["step"] == fresh.steps
+    assert done.stdout.count("| exact |") == 1  # the first process speaks for both
+    assert done.stderr.count("run 1 of 2: exact") == 1
+    for arm, bar in (("exact", 1e-3), ("bf16", 2e-2)):
+        one = tensors(train(replace(config, out=str(tmp_path / arm), **arms[arm])))
+        two = tensors(tmp_path / "two" / "runs" / arm)
+        assert max(float((one[k].float() - two[k].float()).abs().max()) for k in one) < bar
+        about = json.loads((tmp_path / "two/runs" / arm / "last/checkpoint.json").read_text())
+        assert about["step"] == config.optim.steps
+        row = json.loads((tmp_path / "two/runs" / arm / "row.json").read_text())
+        alone = evaluate(tmp_path / "two" / "runs" / arm, EvalConfig(**scored))
+        assert row["miou"] == alone["miou"]["mean"]

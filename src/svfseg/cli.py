@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -109,13 +110,14 @@ def run_eval(arguments: Sequence[str]) -> None:
     parsed = parse(EvalArguments, "eval", arguments)
     from svfseg.evaluation import evaluate
     from svfseg.progress import EvalProgress, result_table
+    from svfseg.svf.files import replace_file
 
     with EvalProgress() as progress:
         result = evaluate(parsed.run, parsed.config, parsed.episode_list, progress)
     print(result_table(result))
     if parsed.json is not None:
-        parsed.json.parent.mkdir(parents=True, exist_ok=True)
-        parsed.json.write_text(json.dumps(result, indent=1) + "\n")
+        with replace_file(parsed.json) as fresh:
+            fresh.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def run_inspect(arguments: Sequence[str]) -> None:
@@ -207,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise ValueError(f"unknown command {words[0]}{nearest(words[0], COMMANDS)}")
-        COMMANDS[words[0]][0](words[1:])
+        with _one_voice():
+            COMMANDS[words[0]][0](words[1:])
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
@@ -219,6 +222,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("svfseg: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Of the processes of one launch (torchrun) the first alone prints; all tell errors."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def _overview() -> str:

@@ -1,5 +1,6 @@
 """Seeds, the machine, and what a run writes down about itself."""
 
+import atexit
 import json
 import platform
 import random
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torchvision
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -30,10 +32,21 @@ def make_accelerator(device: str = "auto", precision: str = "no") -> Accelerator
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, True):
         raise ValueError(f"device is {device}, but torch finds none here: use auto or cpu")
-    # one process may train in bf16 and then evaluate in float32; accelerate keeps the first
-    # setting for good unless it is told to forget it
-    AcceleratorState._reset_state()
+    # one process may train in bf16 and then evaluate in float32, or on another device; accelerate
+    # keeps the first setting for good unless it is told to forget it
+    AcceleratorState._reset_state(reset_partial_state=not _among_others())
     return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+def _among_others() -> bool:
+    """Whether processes of one launch have met: they stay together over all they do."""
+    return dist.is_available() and dist.is_initialized()
+
+
+@atexit.register
+def _leave() -> None:
+    if _among_others():
+        dist.destroy_process_group()
 
 
 def seed_everything(seed: int) -> None:

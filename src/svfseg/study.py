@@ -242,7 +242,8 @@ def _run(job: Job, study: Study, out: Path, report: Report | None, final: bool) 
             },
             "eval_seconds": round(sum(seed["seconds"] for seed in result["seeds"]), 1),
         }
-        (run / "episodes.json").write_text(json.dumps(records))
+        with replace_file(run / "episodes.json") as fresh:
+            fresh.write_text(json.dumps(records))
         row |= strategy_cost(config)
     # a run's optimizer state is most of its bytes, and a finished one needs it no more
     (run / "last" / "training.pt").unlink(missing_ok=True)
@@ -279,7 +280,8 @@ def write_tables(study: Study, out: Path) -> None:
     }
     if records:
         text = summary([(job.arm, job.point, row) for job, row in done], records, study.reference)
-        (out / "summary.md").write_text(text)
+        with replace_file(out / "summary.md") as fresh:
+            fresh.write_text(text)
 
 
 def nested(settings: Mapping[str, Any]) -> Settings:

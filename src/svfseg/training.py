@@ -197,7 +197,6 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
             report({"step": step, "steps": config.optim.steps, "loss": value, "speed": speed})
         if step % config.selection.every == 0 or step == config.optim.steps:
             keep(step)
-    accelerator.end_training()
     return run
 
 
