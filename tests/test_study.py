@@ -130,7 +130,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(
 
 
 def test_two_processes_share_a_study(write: Callable[..., Path], tmp_path: Path) -> None:
-    path, out = write(grid={"seed": [1, 2]}), tmp_path / "out"
+    path, out = write(grid={"seed": [1]}), tmp_path / "out"
     words = [sys.executable, "-m", "svfseg", "study", str(path), "--out", str(out)]
     both = [
         subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -143,10 +143,8 @@ def test_two_processes_share_a_study(write: Callable[..., Path], tmp_path: Path)
         assert "| svf |" in printed
         begun += [line.split(": ")[1].split(",")[0] for line in progress.splitlines()
                   if line.startswith("run ")]  # fmt: skip
-    assert sorted(begun) == sorted(
-        f"{arm}_seed={seed}" for arm in ARMS for seed in (1, 2)
-    )  # each by one of them
-    assert len(table(out / "results.csv")) == 6
+    assert sorted(begun) == sorted(f"{arm}_seed=1" for arm in ARMS)  # each by one of them
+    assert len(table(out / "results.csv")) == len(ARMS)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def sums(meters: list) -> list[tuple[list, list, int]]:  # type: ignore[type-arg
 def test_scores_are_those_of_the_uncached_path(source, shot: int, resize: str) -> None:
     """Bit for bit, whatever the memory, the batch, the workers and the split into lists."""
     model, accelerator = head(), make_accelerator("cpu")
-    lists = [draw_test_list(source, shot, seed, 12) for seed in (1, 2)]
+    lists = [draw_test_list(source, shot, seed, 8) for seed in (1, 2)]
 
     def run(**options: object) -> list[tuple[list, list, int]]:  # type: ignore[type-arg]
         return sums(score(model, source, lists, 64, accelerator, resize, **options))  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_uncached_path(source, shot: int, resize: str) -
 
 def test_passes_are_the_fewest(source) -> None:
     model, accelerator = head(), make_accelerator("cpu")
-    episodes = draw_test_list(source, 3, 0, 90)
+    episodes = draw_test_list(source, 3, 0, 40)
     keys = {key for episode in episodes for key in keys_of(episode)}
     passes: Counter[str] = Counter()
     score(model, source, [episodes], 64, accelerator, passes=passes)

@@ -6,10 +6,11 @@ import pickle
 import pytest
 import timm
 import torch
-import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.vgg import make_layers
 
 from svfseg.bench.measure import saved_bytes
 from svfseg.svf import apply_svf, fuse, merge_svf, set_route, svf_parameters, unfuse
@@ -44,10 +45,11 @@ class Block(nn.Module):
         return self.relu(self.bn2(self.conv2(y)) + x)
 
 
+NARROW = [32, "M", 64, "M", 128, 128, "M", 256, 256, "M", 256, 256, "M"]  # half of VGG-11
 MODELS = {
     "block": (lambda: Block(), (2, 4, 7, 5), 2),
-    "resnet18": (lambda: torchvision.models.resnet18(num_classes=3), (1, 3, 33, 33), 20),
-    "vgg11_bn": (lambda: torchvision.models.vgg11_bn(num_classes=3).features, (1, 3, 33, 33), 8),
+    "resnet": (lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3), (1, 3, 33, 33), 12),
+    "vgg": (lambda: make_layers(NARROW, batch_norm=True), (1, 3, 33, 33), 8),
     "efficientnet": (
         lambda: timm.create_model("tf_efficientnet_lite0", features_only=True).blocks,
         (1, 32, 17, 17),
@@ -126,7 +128,7 @@ def test_merge_and_unfuse_give_the_classes_back(name: str) -> None:
     plain, fused, x = both(name)
     y = plain(x)
     standard = sum(not m.svf_own_forward for m in plain.modules() if hasattr(m, "svf_shape"))
-    assert MODELS[name][2] == standard - (name in ("resnet18", "depthwise"))
+    assert MODELS[name][2] == standard - (name in ("resnet", "depthwise"))
     assert [type(m) for m in unfuse(copy.deepcopy(fused)).modules()] == [
         type(m) for m in plain.modules()
     ]

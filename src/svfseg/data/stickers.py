@@ -42,7 +42,10 @@ def stickers(seed: int, count: int, part: str) -> Index:
     if count < 1:
         raise ValueError(f"data.images is {count}: at least 1 image is needed")
     stream = ("train", "test").index(part)
-    made = lru_cache(maxsize=2048)(lambda number: _compose((seed, stream, number)))
+
+    def made(number: int) -> Sample:
+        return _compose(seed, stream, number)
+
     return Index(
         name=f"stickers {part}",
         classes=tuple(CLASSES),
@@ -54,9 +57,11 @@ def stickers(seed: int, count: int, part: str) -> Index:
     )
 
 
-def _compose(key: tuple[int, int, int]) -> Sample:
+# the training and the test of a demo read one collection several times
+@lru_cache(maxsize=2048)
+def _compose(seed: int, stream: int, number: int) -> Sample:
     """One scene: a crop of a photograph, one or two stickers of classes, perhaps another."""
-    rng = np.random.default_rng(key)
+    rng = np.random.default_rng((seed, stream, number))
     photos = _photographs()
     canvas = _crop(photos[rng.integers(len(photos))], rng)
     mask = np.zeros((SIZE, SIZE), np.uint8)
