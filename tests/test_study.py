@@ -157,6 +157,7 @@ def test_two_processes_share_a_study(write: Callable[..., Path], tmp_path: Path)
         ({"arms": {"svf": {"tuning.strategy": "svd"}}, "reference": "svf"}, "did you mean svf"),
         ({"eval": {"episods": 1}}, "did you mean episodes"),
         ({"grid": {"shot": [0]}}, "shot is 0"),
+        ({"arms": {"frozen": {"model.head": "pspnet"}}}, "leave out eval"),
         (
             {"search": {"values": {"svf": {"tuning.lr": [1]}, "norm": {"tuning.lr": [1, 2]}}}},
             "to be searched alike",

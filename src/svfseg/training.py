@@ -260,14 +260,21 @@ def per_process(config: TrainConfig, accelerator: Accelerator) -> int:
     """Episodes of a batch in one process.
 
     Raises:
-        ValueError: the batch does not divide by the number of processes.
+        ValueError: the batch does not divide by the number of processes, or is too small to
+            normalise over.
     """
     if config.optim.batch % accelerator.num_processes:
         raise ValueError(
             f"optim.batch is {config.optim.batch}: expected a multiple of the "
             f"{accelerator.num_processes} processes"
         )
-    return config.optim.batch // int(accelerator.num_processes)
+    share = config.optim.batch // int(accelerator.num_processes)
+    if config.model.head == "pspnet" and share < 2:
+        raise ValueError(
+            f"optim.batch is {config.optim.batch} in {accelerator.num_processes} process(es): "
+            "expected 2 images or more in each, as pspnet normalises over them"
+        )
+    return share
 
 
 def batches(

@@ -141,6 +141,8 @@ def bam_config(data: Path, base_run: Path, out: Path, strategy: str, shot: int =
 
 def test_a_base_learner_learns_and_is_scored_on_held_out_images(data: Path, tmp_path: Path) -> None:
     config = base_config(data, tmp_path / "run")
+    with pytest.raises(ValueError, match="expected 2 images or more in each"):
+        train(replace(config, optim=replace(config.optim, batch=1)))
     optim = replace(config.optim, steps=30, lr=0.02)
     losses: list[float] = []
     run = train(
