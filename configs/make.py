@@ -223,9 +223,8 @@ def base_learner(data: str, backbone: str) -> tuple[list[str], dict[str, Any]]:
         f"BAM's base learner: PSPNet on {backbone}, the base classes of {data}, four folds.",
         "Expected: no number is published for it alone.",
         f"Hours by count at 10 Tflop/s: about {hours:.0f} a run, four runs. Not run here.",
-        f"Needs {plan['needs']}.",
-        f"  torchrun --nproc-per-node 4 -m svfseg study configs/paper/{name}.yaml "
-        f"--out studies/{name}",
+        f"Needs {plan['needs']}. In one process: normalisation trains, over a whole batch.",
+        f"  svfseg study configs/paper/{name}.yaml --out studies/{name}",
     ]
     content = {
         "train": {
