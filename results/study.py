@@ -7,8 +7,9 @@
 copies results.csv, search.csv, curves.csv and summary.md of a study's folder to
 results/NAME*.csv and .md, and draws docs/images/NAME.svg: base and novel mIoU against the steps,
 where there are curves (and NAME_gaps.csv and .svg: the same minus the first arm's, of the same
-seed and step), or against a setting of the grid (0 images are all). With --by it also
-writes NAME_by.csv: for each value and arm the mean, and the paired difference to the first arm.
+seed and step, and how much more novel classes gained than base classes), or against a setting of
+the grid (0 images are all). With --by it also writes NAME_by.csv: for each value and arm the mean,
+and the paired difference to the first arm.
 """
 
 import argparse
@@ -22,7 +23,14 @@ from statistics import mean
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
+GAPS = ("base_miou", "novel_miou", "novel_less_base")
 PARTS = {"results.csv": ".csv", "search.csv": "_search.csv", "summary.md": ".md"}
+TITLES = {
+    "base_miou": "base classes",
+    "novel_miou": "novel classes",
+    "miou": "novel classes",
+    "novel_less_base": "novel minus base classes",
+}
 Row = dict[str, str]
 
 
@@ -46,28 +54,30 @@ def keep(folder: Path, name: str, by: str | None) -> None:
         paired = gaps(curves)
         write(HERE / f"{name}_gaps.csv", paired)
         draw(
-            paired, IMAGES / f"{name}_gaps.svg", ("base_miou", "novel_miou"), steps,
+            paired, IMAGES / f"{name}_gaps.svg", GAPS, steps,
             lambda row: row["step"], "steps", f"mIoU minus {curves[0]['arm']}'s, points", 1,
         )  # fmt: skip
 
 
 def gaps(curves: Sequence[Row]) -> list[Row]:
-    """Every arm's mIoU minus the first arm's, of the same seed after the same steps."""
+    """Every arm's mIoU minus the first arm's, of the same seed after the same steps.
+
+    Where novel_less_base is negative, an arm gained on base classes what it did not on novel ones.
+    """
     first = curves[0]["arm"]
     plain = {(row["seed"], row["step"]): row for row in curves if row["arm"] == first}
-    return [
-        row
-        | {
-            part: f"{float(row[part]) - float(plain[row['seed'], row['step']][part]):.6f}"
-            for part in ("base_miou", "novel_miou")
-        }
-        for row in curves
-        if row["arm"] != first
-    ]
+    found = []
+    for row in curves:
+        if row["arm"] != first:
+            same = plain[row["seed"], row["step"]]
+            base, novel = (float(row[part]) - float(same[part]) for part in GAPS[:2])
+            gained = (base, novel, novel - base)
+            found.append(row | {part: f"{gap:.6f}" for part, gap in zip(GAPS, gained, strict=True)})
+    return found
 
 
-def gap_table(name: str) -> str:
-    """Markdown of NAME_gaps.csv: novel classes, a run a number."""
+def gap_table(name: str, part: str = "novel_miou") -> str:
+    """Markdown of a column of NAME_gaps.csv, a run a number."""
     rows = read(HERE / f"{name}_gaps.csv")
     steps = list(dict.fromkeys(row["step"] for row in rows))
     lines = [
@@ -77,7 +87,7 @@ def gap_table(name: str) -> str:
     for arm in dict.fromkeys(row["arm"] for row in rows):
         cells = [
             ", ".join(
-                f"{100 * float(row['novel_miou']):+.1f}"
+                f"{100 * float(row[part]):+.1f}"
                 for row in rows
                 if (row["arm"], row["step"]) == (arm, step)
             )
@@ -153,21 +163,23 @@ def table_by(name: str, title: str) -> str:
 def draw(
     rows: Sequence[Row],
     path: Path,
-    columns: tuple[str, str],
+    columns: Sequence[str],
     values: Sequence[str],
     value_of: Callable[[Row], str],
     label: str,
     height: str = "mIoU, %",
     color: int = 0,
 ) -> None:
-    """Base and novel mIoU: a line an arm, the band from its least to its greatest run."""
+    """A plot a column: a line an arm, the band from its least to its greatest run."""
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    both = figure.subplots(1, 2, sharex=True)
+    rcParams["svg.hashsalt"] = "svfseg"  # drawn again, a plot is the same file
+    figure = Figure(figsize=(1.2 + 3.9 * len(columns), 3.4), layout="constrained")
+    plots = figure.subplots(1, len(columns), sharex=True)
     numbers = all(float(v) > 0 for v in values)
     places = {v: float(v) if numbers else i for i, v in enumerate(values)}
-    for axes, column, title in zip(both, columns, ("base classes", "novel classes"), strict=True):
+    for axes, column in zip(plots, columns, strict=True):
         for number, arm in enumerate(dict.fromkeys(row["arm"] for row in rows), start=color):
             points: dict[float, list[float]] = defaultdict(list)
             for row in rows:
@@ -179,14 +191,14 @@ def draw(
             )
             low, high = ([edge(points[x]) for x in at] for edge in (min, max))
             axes.fill_between(at, low, high, color=f"C{number}", alpha=0.15)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(TITLES[column], fontsize=10)
         axes.set_xlabel({"data.train_count": "training images"}.get(label, label))
         if not numbers:
             axes.set_xticks(list(places.values()), ["all" if v == "0" else v for v in values])
         axes.grid(alpha=0.25, linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
-    both[0].set_ylabel(height)
-    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    plots[0].set_ylabel(height)
+    figure.legend(*plots[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 

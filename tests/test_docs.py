@@ -244,6 +244,39 @@ def test_what_is_said_of_constant_rates_is_what_their_rows_say() -> None:
         assert sum(late) / len(late) == pytest.approx(said, abs=0.05)
 
 
+def test_what_is_said_of_few_images_is_what_their_rows_say() -> None:
+    study = script("study")
+    text = (ROOT / "docs" / "study.md").read_text()
+    for part in ("novel_miou", "novel_less_base"):
+        assert study.gap_table("steps_few_reduced", part) in text
+    rows = study.read(ROOT / "results" / "steps_few_reduced_gaps.csv")
+    assert rows == study.gaps(study.read(ROOT / "results" / "steps_few_reduced_curves.csv"))
+
+    def late(arm: str, part: str) -> list[float]:
+        from_600 = [row for row in rows if row["arm"] == arm and int(row["step"]) >= 600]
+        return [100 * float(row[part]) for row in from_600]
+
+    said = {  # base classes, novel classes, novel minus base
+        "svf 0.002": (0.4, 0.3, -0.1),
+        "svf 0.02": (-2.8, -2.2, 0.5),
+        "full 0.0001": (1.9, 0.3, -1.5),
+        "full 0.001": (0.0, -3.4, -3.3),
+    }
+    for arm, figures in said.items():
+        for part, figure in zip(study.GAPS, figures, strict=True):
+            found = late(arm, part)
+            assert len(found) == 2 * 4
+            assert sum(found) / 8 == pytest.approx(figure, abs=0.06), (arm, part)
+    for arm in ("full 0.0001", "full 0.001"):
+        assert max(late(arm, "novel_less_base")) < 0
+    assert sum(v < 0 for v in late("full 0.001", "novel_miou")) == 7
+    whole = study.read(ROOT / "results" / "steps_reduced_gaps.csv")
+    for arm in ("svf", "full", "lora"):
+        leans = [float(row["novel_less_base"]) for row in whole
+                 if row["arm"] == arm and int(row["step"]) >= 450]  # fmt: skip
+        assert abs(sum(leans) / len(leans)) < 0.0035
+
+
 def test_the_table_of_budgets_is_made_from_its_rows() -> None:
     study = script("study")
     text = (ROOT / "docs" / "study.md").read_text()
