@@ -99,9 +99,9 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
         raise ValueError(f"{path}: arms are to be searched alike, found candidates {sizes}")
     from_dict(EvalConfig, study.eval)
     for job in (*search_jobs(study), *final_jobs(study, {})):
-        check(train_config(job, Path("out")))
-    for job in final_jobs(study, {}) if study.eval else ():
-        if train_config(job, Path("out")).model.head == "pspnet":
+        config = train_config(job, Path("out"))
+        check(config)
+        if study.eval and config.model.head == "pspnet":
             raise ValueError(
                 f"{path}: {job.name} is a base learner (pspnet), which has its score from its "
                 "training: leave out eval"

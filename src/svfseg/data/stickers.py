@@ -5,7 +5,7 @@ needs no download (packages of the extra "demo") and every image is a function o
 """
 
 import importlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,7 @@ def stickers(seed: int, count: int, part: str) -> Index:
     """
     if count < 1:
         raise ValueError(f"data.images is {count}: at least 1 image is needed")
-    stream = ("train", "test").index(part)
-
-    def made(number: int) -> Sample:
-        return _compose(seed, stream, number)
-
+    made = partial(_compose, seed, ("train", "test").index(part))
     return Index(
         name=f"stickers {part}",
         classes=tuple(CLASSES),
