@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,16 +71,19 @@ def test_bam_gives_the_references_three_outputs(parity: Path, name: str, shots: 
         assert off(changed.final, recorded["final"]) > 1e-3
 
 
-def test_the_base_learner_of_a_bam_checkpoint_is_a_pspnet(parity: Path) -> None:
-    state = reference_state(parity, "bam_resnet50")
-    alone = {
+def reference_pspnet(parity: Path) -> dict[str, torch.Tensor]:
+    """The base learner of the reference BAM, under the names of BAM's own PSPNet."""
+    return {
         key.replace("learner_base.0.", "ppm.").replace("learner_base.1.", "cls."): value
-        for key, value in state.items()
+        for key, value in reference_state(parity, "bam_resnet50").items()
         if key.startswith(("layer", "learner_base"))
     }
+
+
+def test_the_base_learner_of_a_bam_checkpoint_is_a_pspnet(parity: Path) -> None:
     backbone = BackboneConfig("resnet50_deep", "none", 8, "uniform")
     model = build_model(ModelConfig(head="pspnet", backbone=backbone))
-    import_published(model, alone, "pspnet").eval()
+    import_published(model, reference_pspnet(parity), "pspnet").eval()
     model.backbone.mean.zero_()
     model.backbone.std.fill_(1)
     recorded = load_file(parity / "bam_resnet50.safetensors")
@@ -141,6 +145,25 @@ def test_import_checkpoint_command_for_bam(
     words = ["import-checkpoint", str(other), "--out", str(tmp_path / "no"), "--head", "bam"]
     assert main(words) == 2
     assert "no base learner in the checkpoint" in capsys.readouterr().err
+
+
+def test_import_checkpoint_command_for_a_pspnet(parity: Path, tmp_path: Path) -> None:
+    """It becomes a run that BAM starts from, and so does the file itself."""
+    from svfseg.checkpoint import load_run, start_model
+    from svfseg.cli import main
+
+    file, run = tmp_path / "pspnet.safetensors", tmp_path / "run"
+    save_file(reference_pspnet(parity), file)
+    words = ["import-checkpoint", str(file), "--size", "97", "--out", str(run), "--head", "pspnet"]
+    assert main(words) == 0
+    base, config = load_run(run)
+    assert config.model.base_classes == 15
+    image = 255 * torch.rand(1, 3, 97, 97)
+    for start in (run, file):
+        bam = start_model(replace(config.model, head="bam", base=str(start))).eval()
+        with torch.inference_mode():
+            found = bam.maps(image, image[:, None], torch.ones(1, 1, 97, 97)).base
+            assert off(found, base(image)) <= 1e-6
 
 
 def test_import_checkpoint_command(
