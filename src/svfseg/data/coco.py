@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from svfseg.data.images import Array, image_size, read_image
-from svfseg.data.index import Index, Pixels, Sample, cache_folder
+from svfseg.data.index import SET_ROOT, Index, Pixels, Sample, cache_folder
 from svfseg.data.report import ListReport, list_report
 from svfseg.svf.files import replace_file
 
@@ -125,7 +125,7 @@ def read_instances(root: Path, name: str) -> Instances:
         )
         held = f"it holds {', '.join(there)}" if there else "it holds none"
         raise FileNotFoundError(
-            f"no {path.name} in {path.parent} ({held}): set --data.root to the folder with "
+            f"no {path.name} in {path.parent} ({held}): {SET_ROOT} to the folder with "
             "annotations/, and --data.train-lists and --data.test-list to its sets"
         )
     stamp = path.stat()

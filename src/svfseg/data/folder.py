@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from svfseg.data.images import check_same_size, read_image, read_mask
-from svfseg.data.index import Index, Pixels, Sample, class_pixels
+from svfseg.data.index import SET_ROOT, Index, Pixels, Sample, class_pixels
 
 IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -23,7 +23,7 @@ def folder(root: str | Path) -> Index:
     if not (root / "classes.txt").is_file():
         raise FileNotFoundError(
             f"no classes.txt in {root}: expected images/, masks/ and classes.txt with one class a "
-            "line; set --data.root"
+            f"line; {SET_ROOT}"
         )
     lines = (root / "classes.txt").read_text().splitlines()
     classes = tuple(line.strip() for line in lines if line.strip())

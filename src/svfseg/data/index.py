@@ -18,6 +18,8 @@ from svfseg.svf.files import replace_file
 IGNORE = 255
 # An image stands for a class with at least this many pixels of it at full resolution (PFENet).
 MIN_PIXELS = 2 * 32 * 32
+# what to do where a benchmark's folder is not there
+SET_ROOT = "set --data.root (--root of study, analyze and data)"
 
 Pixels = dict[int, int]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from svfseg.data.images import check_same_size, read_image, read_mask
 from svfseg.data.index import (
+    SET_ROOT,
     Index,
     Sample,
     class_pixels,
@@ -65,7 +66,7 @@ def mask_folder(root: Path) -> Path:
             return root / name
     raise FileNotFoundError(
         f"no VOC2012 at {root or '(empty path)'}: expected a folder with JPEGImages, ImageSets and "
-        "SegmentationClassAug; set --data.root"
+        f"SegmentationClassAug; {SET_ROOT}"
     )
 
 
