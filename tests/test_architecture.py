@@ -10,8 +10,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "svfseg"
 FLOORS = {
-    "config": 0,
-    "svf": 1, "calibration": 1, "sources": 1, "named": 1, "metrics": 1, "functional": 1, "intervals": 1,
+    "config": 0, "files": 0, "device": 0, "_version": 0,
+    "svf": 1, "calibration": 1, "sources": 1, "metrics": 1, "functional": 1, "intervals": 1,
     "models": 2, "data": 2, "inserts": 2,
     "tuning": 3, "checkpoint": 3, "runtime": 3, "views": 3,
     "training": 4, "selection": 4, "evaluation": 4, "published": 4, "learned": 4,
@@ -137,6 +137,14 @@ def test_help_needs_no_torch_and_is_quick(words: list[str]) -> None:
 def test_no_file_is_huge() -> None:
     for path in SOURCE.rglob("*.py"):
         assert len(path.read_text().splitlines()) < 450, f"{path.name} holds too much"
+
+
+def test_the_version_is_said_once() -> None:
+    import svfseg
+
+    root = SOURCE.parents[1]
+    assert f"version: {svfseg.__version__}\n" in (root / "CITATION.cff").read_text()
+    assert "version = " not in (root / "pyproject.toml").read_text().partition("[project.")[0]
 
 
 def test_no_module_hides_a_public_name() -> None:

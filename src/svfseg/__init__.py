@@ -7,6 +7,8 @@ and the tool for your own images (`FewShotSegmenter`). Names load what they need
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from svfseg._version import __version__
+
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.config import EvalConfig, TrainConfig
     from svfseg.evaluation import evaluate
@@ -24,8 +26,6 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
         svf_summary,
     )
     from svfseg.training import train
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "apply_svf": "svfseg.svf",

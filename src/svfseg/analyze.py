@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from svfseg import __version__
+from svfseg._version import __version__
 from svfseg.checkpoint import read_about, restore_model, run_config, start_model
 from svfseg.config import TrainConfig
 from svfseg.data import Episode, Split, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
+from svfseg.device import resolve
 from svfseg.intervals import Interval, mean_interval
 from svfseg.learned import (
     STAGES,
@@ -29,7 +30,7 @@ from svfseg.learned import (
     queries_of,
 )
 from svfseg.models import Backbone
-from svfseg.runtime import environment, make_accelerator
+from svfseg.runtime import environment
 
 PICTURES = 6
 
@@ -51,7 +52,7 @@ def analyze(
         episodes: test episodes whose queries are looked at.
         seed: of the test episodes.
         checkpoint: "best" or "last".
-        device: see `svfseg.runtime.make_accelerator`.
+        device: see `svfseg.device.resolve`.
         root: folder of the data, where it moved.
 
     Returns:
@@ -73,7 +74,7 @@ def analyze(
     source = novel_split(test_index(config.data), config.data.fold)
     source = source.require(config.shot, config.data.few)
     drawn = draw_test_list(source, config.shot, seed, episodes)
-    where = make_accelerator(device).device
+    where = resolve(device)
     before = cast(Backbone, start_model(config.model).eval().to(where).backbone)
     after = cast(Backbone, restore_model(run / checkpoint, config).eval().to(where).backbone)
     spectra = layer_spectra(before, after)

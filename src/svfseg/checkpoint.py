@@ -28,11 +28,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from svfseg.config import ModelConfig, TrainConfig, from_dict, read_config
+from svfseg.files import replace_folder
 from svfseg.models import BAM, Backbone, PSPNet, build_model
 from svfseg.models.published import import_published
 from svfseg.models.weights import read_weights
 from svfseg.svf import load_adapter, save_adapter
-from svfseg.svf.files import replace_folder
 from svfseg.svf.layers import factored_layers
 from svfseg.tuning import finish_svf, merge_tuned, tune
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from svfseg import __version__
+from svfseg._version import __version__
 from svfseg.arguments import parse
 from svfseg.bench_cli import run_bench
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config
@@ -109,8 +109,8 @@ def run_eval(arguments: Sequence[str]) -> None:
     """Run ``svfseg eval RUN [--option value]``."""
     parsed = parse(EvalArguments, "eval", arguments)
     from svfseg.evaluation import evaluate
+    from svfseg.files import replace_file
     from svfseg.progress import EvalProgress, result_table
-    from svfseg.svf.files import replace_file
 
     with EvalProgress() as progress:
         result = evaluate(parsed.run, parsed.config, parsed.episode_list, progress)

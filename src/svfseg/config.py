@@ -6,8 +6,10 @@ written back into the run folder.
 
 import dataclasses
 import difflib
+import importlib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -324,3 +326,27 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 def _name(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(hint, str(hint))
+
+
+def look_up(name: str, known: Mapping[str, Any], what: str) -> Any:
+    """The row of that name, else the object at a dotted path such as ``my_module.Head``.
+
+    Args:
+        name: as a config has it.
+        known: what svfseg has.
+        what: "head", "strategy" ..., for messages.
+
+    Raises:
+        ValueError: no such row, and no such object.
+    """
+    if name in known:
+        return known[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        advice = nearest(name, known)
+        more = "" if advice.endswith("?") else ", or the dotted path of your own"
+        raise ValueError(f"unknown {what} {name}{advice}{more}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {name} cannot be imported: {error}") from error

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from svfseg import __version__
+from svfseg._version import __version__
 from svfseg.checkpoint import load_run, restore_model, run_config
 from svfseg.config import (
     BackboneConfig,

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from svfseg.data.photographs import photographs
 from svfseg.data.transforms import fit_image, to_tensor
+from svfseg.files import replace_file
 from svfseg.functional import masked_average_pooling, prior_mask, resize
 from svfseg.models.baseline import Baseline
 from svfseg.models.dense import Dense, describe, show
 from svfseg.models.matching import Match, middle
 from svfseg.models.pfenet import PFENet
 from svfseg.segmenter import FewShotSegmenter
-from svfseg.svf.files import replace_file
 
 # How far ONNX Runtime may lie from PyTorch, in probability.
 TOLERANCE = 1e-3

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from svfseg.data.images import Array
-from svfseg.svf.files import replace_file
+from svfseg.files import replace_file
 
 Ring = npt.NDArray[np.float64]
 # Corners of an outline may lie off it by this, in pixels.

@@ -13,10 +13,10 @@ from PIL import Image
 from svfseg.data.folder import IMAGE_ENDS
 from svfseg.data.given import as_image
 from svfseg.data.images import Array, image_size, overlay
+from svfseg.files import replace_file
 from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.report import LOG, read_predictions
 from svfseg.segmenter import FewShotSegmenter, Segmentation
-from svfseg.svf.files import replace_file
 
 logger = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image
 
-from svfseg import __version__
+from svfseg._version import __version__
 
 LOG = "predictions.jsonl"
 # Longer side of the pictures on the page, in pixels.

@@ -14,28 +14,38 @@ import torch
 import torch.distributed as dist
 import torchvision
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 
-from svfseg import __version__
+from svfseg._version import __version__
+from svfseg.device import resolve
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+# Marks the states of accelerate that this module made: those of a host program are left alone.
+_MADE_HERE = "_made_by_svfseg"
 
 
 def make_accelerator(device: str = "auto", precision: str = "no") -> Accelerator:
     """Device, precision and processes; a launcher (torchrun) sets the number of processes.
 
+    Where a host program has set up accelerate, its state stays as it is.
+
     Raises:
-        ValueError: the device is unknown or not there.
+        ValueError: the device is unknown or not there, or a host program has set up accelerate
+            with another device or precision.
     """
-    if device not in DEVICES:
-        raise ValueError(f"device is {device}: expected one of {', '.join(DEVICES)}")
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device, True):
-        raise ValueError(f"device is {device}, but torch finds none here: use auto or cpu")
+    resolve(device)
+    state, processes = AcceleratorState._shared_state, PartialState._shared_state
     # one process may train in bf16 and then evaluate in float32, or on another device; accelerate
     # keeps the first setting for good unless it is told to forget it
-    AcceleratorState._reset_state(reset_partial_state=not _among_others())
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    if state.get(_MADE_HERE):
+        own_processes = bool(processes.get(_MADE_HERE)) and not _among_others()
+        AcceleratorState._reset_state(reset_partial_state=own_processes)
+    new_state, new_processes = not state, not processes
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    if new_state:
+        state[_MADE_HERE] = True
+    if new_processes:
+        processes[_MADE_HERE] = True
+    return accelerator
 
 
 def _among_others() -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from svfseg import __version__
+from svfseg._version import __version__
 from svfseg.adapt import Support, adapt, tuning_of
 from svfseg.calibration import decide
 from svfseg.checkpoint import backbone_fingerprint, load_head
@@ -19,9 +19,9 @@ from svfseg.data.given import Given, as_image, as_mask, check_marked
 from svfseg.data.images import Array, digest
 from svfseg.data.index import Sample
 from svfseg.data.windows import blend, cut, marked_windows, windows
+from svfseg.device import resolve
 from svfseg.outline import Outliner, Seen, by_class, with_views
 from svfseg.rules import Rule, find_rules, left_out_iou
-from svfseg.runtime import make_accelerator
 from svfseg.sources import find_model
 from svfseg.task import Task, read_task, restore_adapted, save_task
 
@@ -396,11 +396,7 @@ class FewShotSegmenter:
         return cast(nn.Module, held[1]), held[2] if self.size is None else self.size
 
     def _device(self) -> str:
-        held = self.__dict__.get("_device_name")
-        if held is None or held[0] != self.device:
-            held = (self.device, str(make_accelerator(self.device).device))
-            self._device_name = held
-        return cast(str, held[1])
+        return str(resolve(self.device))
 
     def _check(self) -> None:
         if self.adapt is not None:

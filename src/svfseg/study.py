@@ -17,9 +17,9 @@ from svfseg.bench.cost import strategy_cost
 from svfseg.checkpoint import read_about, run_config
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config, to_dict
 from svfseg.evaluation import evaluate
+from svfseg.files import replace_file
 from svfseg.intervals import Records
 from svfseg.study_tables import summary
-from svfseg.svf.files import replace_file
 from svfseg.training import check, train
 
 Settings = dict[str, Any]

@@ -16,8 +16,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from svfseg.adapt import Adapted, frozen_copy, start, tuning_of
+from svfseg.files import replace_file
 from svfseg.svf import load_adapter, save_adapter
-from svfseg.svf.files import replace_file
 from svfseg.svf.layers import factored_layers
 
 FORMAT = 1

@@ -24,10 +24,9 @@ from svfseg.checkpoint import (
     save_checkpoint,
     start_model,
 )
-from svfseg.config import OptimConfig, TrainConfig, write_config
+from svfseg.config import OptimConfig, TrainConfig, look_up, write_config
 from svfseg.data import BENCHMARKS, ClassCrops, Split, TrainEpisodes, build_splits, collate
 from svfseg.models import HEADS
-from svfseg.named import look_up
 from svfseg.runtime import (
     MetricsLog,
     environment,

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from svfseg.config import TuningConfig
+from svfseg.config import TuningConfig, look_up
 from svfseg.inserts import (
     add_adapters,
     add_lora,
@@ -17,7 +17,6 @@ from svfseg.inserts import (
     merge_scales,
 )
 from svfseg.models import Backbone
-from svfseg.named import look_up
 from svfseg.svf import apply_svf, fuse, merge_svf, set_route
 from svfseg.svf.layers import FactoredLayer
 

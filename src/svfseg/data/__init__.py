@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from svfseg.config import DataConfig
+from svfseg.config import DataConfig, look_up
 from svfseg.data.coco import coco20i
 from svfseg.data.episodes import (
     ClassCrops,
@@ -21,7 +21,6 @@ from svfseg.data.folder import folder
 from svfseg.data.index import Index, Split, base_split, novel_split, take
 from svfseg.data.pascal import pascal5i
 from svfseg.data.stickers import stickers
-from svfseg.named import look_up
 
 __all__ = [
     "BENCHMARKS",

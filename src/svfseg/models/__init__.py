@@ -4,14 +4,13 @@ from collections.abc import Callable
 
 from torch import nn
 
-from svfseg.config import ModelConfig
+from svfseg.config import ModelConfig, look_up
 from svfseg.models.backbone import Backbone, Features, build_backbone
 from svfseg.models.bam import BAM
 from svfseg.models.baseline import Baseline
 from svfseg.models.dense import Dense
 from svfseg.models.pfenet import PFENet
 from svfseg.models.pspnet import PSPNet
-from svfseg.named import look_up
 
 __all__ = [
     "BAM",

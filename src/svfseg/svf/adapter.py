@@ -11,6 +11,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from svfseg.files import replace_folder
 from svfseg.svf.apply import (
     Target,
     factorize_targets,
@@ -20,7 +21,6 @@ from svfseg.svf.apply import (
     svf_summary,
 )
 from svfseg.svf.factorize import Factors, recompose
-from svfseg.svf.files import replace_folder
 from svfseg.svf.layers import Scale, factored_layers, trained_names
 
 FORMAT = 1

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from svfseg.files import cache_folder
 from svfseg.svf.factorize import Factors
 
 # Part of every key: factors of another recipe are never found.
@@ -23,13 +24,6 @@ SMALLEST = 2**14
 LIMIT = 2 * 2**30
 
 _log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """$SVFSEG_CACHE/factors, or svfseg/factors in the user's cache folder."""
-    own = os.environ.get("SVFSEG_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return (Path(own) if own else Path(home) / "svfseg") / "factors"
 
 
 def cached(
@@ -57,7 +51,7 @@ def cached(
     head = f"{RECIPE} {setting} {dtype} {weight.dtype} {tuple(weight.shape)} {weight.device.type}"
     key = hashlib.sha256(head.encode())
     key.update(content)
-    path = cache_folder() / f"{key.hexdigest()}.svd"
+    path = cache_folder() / "factors" / f"{key.hexdigest()}.svd"
     found = _read(path)
     if found is not None:
         return Factors(*(f.to(weight.device) for f in found))

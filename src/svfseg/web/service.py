@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse
 from PIL import Image
 from pydantic import BaseModel, Field, StringConstraints
 
-from svfseg import __version__
+from svfseg._version import __version__
 from svfseg.data.images import Array
 from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.sources import find_model
-from svfseg.svf.files import replace_file
 from svfseg.task import read_task
 from svfseg.web.problems import DamagedTaskError, UnknownTaskError
 

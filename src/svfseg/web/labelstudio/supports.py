@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from svfseg.data.images import Array
-from svfseg.svf.files import replace_file
+from svfseg.files import replace_file
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.markings import Labeling, draw_results, marked_classes
 

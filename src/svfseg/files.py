@@ -1,5 +1,6 @@
-"""Write a file or a folder whole or not at all."""
+"""Files written whole or not at all, and where derived data and packaged data lie."""
 
+import importlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -44,3 +45,33 @@ def replace_folder(path: Path) -> Iterator[Path]:
             old.rename(path)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Where derived data is remembered: $SVFSEG_CACHE, or svfseg in the user's cache folder."""
+    own = os.environ.get("SVFSEG_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "svfseg"
+
+
+def packaged(module: str, package: str, name: str) -> Path:
+    """A file that a package carries.
+
+    Args:
+        module: that is imported.
+        package: to install, for the message.
+        name: of the file inside the module's folder.
+
+    Raises:
+        ValueError: the package or the file is not there.
+    """
+    try:
+        folder = importlib.import_module(module).__path__[0]
+    except ImportError as error:
+        raise ValueError(
+            f"the stickers need the package {package}: pip install 'svfseg[demo]'"
+        ) from error
+    path = Path(folder) / name
+    if not path.is_file():
+        raise ValueError(f"the package {package} has no {name}: install another version of it")
+    return path
