@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from svfseg.formats import WRITERS, Named, join_coco, palette, run_lengths, things
+from svfseg.annotations.writers import WRITERS, Named, join_coco, palette, run_lengths, things
 
 
 @pytest.fixture

@@ -10,91 +10,17 @@ from typing import Any
 
 from PIL import Image
 
-from svfseg.data.folder import IMAGE_ENDS
-from svfseg.data.given import as_image
-from svfseg.data.images import Array, image_size, overlay
+from svfseg.annotations.folders import find_images
+from svfseg.annotations.inputs import as_image
+from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
+from svfseg.data.images import Array, overlay
 from svfseg.files import replace_file
-from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.report import LOG, read_predictions
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 
 logger = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
-# Images that are not read, and missed if nobody says so.
-OTHER_ENDS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".dcm", ".nii")
 Report = Callable[[dict[str, Any]], None]
-
-
-def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
-    """Images of files and folders (not of folders in them), in order, each name once.
-
-    Args:
-        given: files and folders.
-        none: whether there may be no image.
-
-    Raises:
-        FileNotFoundError: a path is not there.
-        ValueError: two images whose masks would have one name, or no image.
-    """
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            inside = sorted(path.iterdir())
-            found += [p for p in inside if p.suffix.lower() in IMAGE_ENDS]
-            other = [p.name for p in inside if p.suffix.lower() in OTHER_ENDS]
-            if other and found:
-                logger.warning(
-                    "left out %d file(s) that are not read, first %s: save them as PNG or JPEG",
-                    len(other),
-                    other[0],
-                )
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"no image or folder at {path}")
-    seen: dict[str, Path] = {}
-    for path in dict.fromkeys(found):
-        if path.stem in seen:
-            raise ValueError(
-                f"{seen[path.stem]} and {path} have one name: their masks would overwrite each "
-                "other"
-            )
-        seen[path.stem] = path
-    if not seen and not none:
-        where, ends = ", ".join(map(str, given)), ", ".join(IMAGE_ENDS)
-        raise ValueError(f"no images in {where} ({ends}){_elsewhere(given)}")
-    return list(seen.values())
-
-
-def _elsewhere(given: Sequence[Path]) -> str:
-    """What folders without images hold instead, for a message."""
-    inside = [p for folder in given if folder.is_dir() for p in sorted(folder.iterdir())]
-    below = [
-        p for p in inside if p.is_dir() and any(q.suffix.lower() in IMAGE_ENDS for q in p.iterdir())
-    ]
-    if below:
-        return f": its folders have some; give {' '.join(map(str, below[:3]))}"
-    others = sorted({p.suffix.lower() for p in inside if p.is_file() and p.suffix})
-    return (
-        f": found files of {', '.join(others[:5])} only; save them as PNG or JPEG" if others else ""
-    )
-
-
-def check_images(paths: Sequence[Path]) -> None:
-    """Look at the head of every file, before anything is computed; some may be damaged.
-
-    Raises:
-        ValueError: none is an image, the first ones named.
-    """
-    problems = []
-    for path in paths:
-        try:
-            image_size(path)
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
-    if problems and len(problems) == len(paths):
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ValueError(f"{'; '.join(problems[:3])}{more}: give images")
 
 
 def predict_folder(
@@ -115,7 +41,7 @@ def predict_folder(
         segmenter: fitted.
         queries: images and folders.
         out: folder to write.
-        formats: of `svfseg.formats.WRITERS`.
+        formats: of `svfseg.annotations.writers.WRITERS`.
         task: what tells this task from others; one folder holds predictions of one.
         watch: go on with images that appear in the folders, until interrupted.
         report: called with the line of each image, "done", "of" and "speed" (images a second).

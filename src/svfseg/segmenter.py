@@ -13,9 +13,9 @@ from torch import nn
 
 from svfseg._version import __version__
 from svfseg.adapt import Support, adapt, tuning_of
+from svfseg.annotations.inputs import Given, as_image, as_mask, check_marked
 from svfseg.calibration import decide
 from svfseg.checkpoint import backbone_fingerprint, load_head
-from svfseg.data.given import Given, as_image, as_mask, check_marked
 from svfseg.data.images import Array, digest
 from svfseg.data.index import Sample
 from svfseg.data.windows import blend, cut, marked_windows, windows
@@ -160,7 +160,7 @@ class FewShotSegmenter:
         Args:
             images: one or more: paths, Pillow images or uint8 arrays (height, width, 3).
             masks: as many: paths (of masks, or labelme files), Pillow images, arrays of ids,
-                marks (`svfseg.data.marks`), or None for an image without any of the classes.
+                marks (`svfseg.annotations.marks`), or None for an image without any of the classes.
             classes: their names, in the order of the ids 1, 2 ... in the masks; one by default.
             report: called with {"step", "steps", "loss"} while supports are tuned on.
 

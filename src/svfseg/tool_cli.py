@@ -1,6 +1,5 @@
 """``svfseg fit``, ``predict``, ``report`` and ``export``: your own images on the command line."""
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,8 +112,16 @@ def run_fit(arguments: Sequence[str]) -> None:
             raise FileNotFoundError(f"no image or folder at {path}")
     if parsed.out.is_dir():
         raise ValueError(f"--out {parsed.out} is a folder: give a file to write, such as task.svf")
-    images, masks, names = _supports(parsed)
-    from svfseg.predictions import find_images
+    if not parsed.support:
+        raise ValueError("no --support: give images and --mask, a folder, or a list")
+    if not _finds_own_masks(parsed.support) and len(parsed.support) != len(parsed.mask):
+        raise ValueError(
+            f"found {len(parsed.support)} --support and {len(parsed.mask)} --mask: give one mask "
+            "for each image"
+        )
+    from svfseg.annotations.folders import find_images, find_supports
+
+    images, masks, names = find_supports(parsed.support, parsed.mask, parsed.classes)
     from svfseg.progress import StepProgress
     from svfseg.segmenter import FewShotSegmenter
 
@@ -169,7 +176,8 @@ def run_predict(arguments: Sequence[str]) -> None:
         )
     if not parsed.task.exists():
         raise FileNotFoundError(f"no task or run at {parsed.task}: expected a file that fit wrote")
-    from svfseg.predictions import check_images, find_images, predict_folder
+    from svfseg.annotations.folders import check_images, find_images
+    from svfseg.predictions import predict_folder
     from svfseg.progress import ImageProgress
 
     check_images(find_images(parsed.query, none=parsed.watch))  # before the network is built
@@ -217,7 +225,7 @@ def _segmenter(
     ).fit(list(supports), masks)  # fmt: skip
     from PIL import Image
 
-    from svfseg.data.given import as_image
+    from svfseg.annotations.inputs import as_image
     from svfseg.data.images import overlay
 
     parsed.out.mkdir(parents=True, exist_ok=True)
@@ -249,80 +257,10 @@ def run_report(arguments: Sequence[str]) -> None:
     print(f"wrote {write_report(parsed.predictions, parsed.out)}")
 
 
-def _supports(parsed: FitArguments) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
-    """Images, masks and names of the classes, from what was given."""
-    images: list[Path] = list(parsed.support)
-    masks: list[Path | None] = list(parsed.mask)
-    names = parsed.classes
-    if not images:
-        raise ValueError("no --support: give images and --mask, a folder, or a list")
-    first = images[0]
-    if len(images) == 1 and first.is_dir():
-        beside = next((path for path in parsed.mask if path.is_dir()), None)
-        images, masks, found = _from_folder(first, beside)
-        names = names or found
-    elif len(images) == 1 and first.suffix.lower() in (".csv", ".txt") and first.is_file():
-        images, masks = _from_list(first)
-    elif len(images) != len(masks):
-        raise ValueError(
-            f"found {len(images)} --support and {len(masks)} --mask: give one mask for each image"
-        )
-    from svfseg.data.labelme import marked_labels
-
-    drawn = [path for path in masks if path is not None and path.suffix.lower() == ".json"]
-    labels = dict.fromkeys(label for path in drawn for label in marked_labels(path))
-    return images, masks, names or tuple(labels) or ("class",)
-
-
-def _from_folder(
-    folder: Path, masks_in: Path | None
-) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
-    from svfseg.predictions import find_images
-
-    inside, beside = folder / "images", folder / "masks"
-    if masks_in is not None:
-        inside, beside = folder, masks_in
-    elif not inside.is_dir() and not beside.is_dir():  # as labelme leaves a folder
-        inside = beside = folder
-    elif not inside.is_dir() or not beside.is_dir():
-        raise FileNotFoundError(f"{folder} has only one of images/ and masks/: expected both")
-    images = find_images([inside])
-    masks: list[Path | None] = [_mask_of(path, beside) for path in images]
-    missing = [path.name for path, mask in zip(images, masks, strict=True) if mask is None]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(images)} images in {folder} have no mask, first {missing[0]}: "
-            "expected a .png in masks/ or a .json of labelme; give images without the class with "
-            "--negative"
-        )
-    listed = folder / "classes.txt"
-    lines = listed.read_text().splitlines() if listed.is_file() else []
-    return images, masks, tuple(line.strip() for line in lines if line.strip())
-
-
-def _mask_of(image: Path, folder: Path) -> Path | None:
-    ends = (".json",) if folder == image.parent else (".png", ".json")
-    return next((p for p in (folder / f"{image.stem}{e}" for e in ends) if p.is_file()), None)
-
-
-def _from_list(path: Path) -> tuple[list[Path], list[Path | None]]:
-    """Rows of image and mask, with paths as they are or beside the list."""
-    images: list[Path] = []
-    masks: list[Path | None] = []
-
-    def placed(name: str) -> Path:
-        return Path(name) if Path(name).exists() else path.parent / name
-
-    with path.open(newline="") as file:
-        for row in csv.reader(file, delimiter="," if path.suffix.lower() == ".csv" else " "):
-            words = [word.strip() for word in row if word.strip()]
-            if not words or words[0].startswith("#") or words[:2] == ["image", "mask"]:
-                continue
-            images.append(placed(words[0]))
-            masks.append(placed(words[1]) if len(words) > 1 else None)
-    if not images:
-        raise ValueError(f"{path} lists no images: expected image,mask a line")
-    return images, masks
+def _finds_own_masks(support: Sequence[Path]) -> bool:
+    """Whether one folder or one list names the masks too."""
+    lists = (".csv", ".txt")
+    return len(support) == 1 and (support[0].is_dir() or support[0].suffix.lower() in lists)
 
 
 def _digest(paths: Sequence[Path]) -> str:

@@ -52,7 +52,7 @@ def run_app(arguments: Sequence[str]) -> None:
     local = _check_host(parsed.host, token)
     with _listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr)
-        from svfseg.predictions import find_images
+        from svfseg.annotations.folders import find_images
         from svfseg.sources import find_model
         from svfseg.web.limits import Limits
         from svfseg.web.page import PageSettings, create_page

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svfseg.data.given import as_mask
-from svfseg.data.labelme import marked_labels, read_marks
-from svfseg.data.marks import draw_marks
+from svfseg.annotations.inputs import as_mask
+from svfseg.annotations.labelme import marked_labels, read_marks
+from svfseg.annotations.marks import draw_marks
 
 
 @pytest.fixture

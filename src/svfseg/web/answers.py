@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from svfseg.annotations.inputs import as_image
+from svfseg.annotations.writers import WRITERS, Named, join_coco
 from svfseg.calibration import decide
-from svfseg.data.given import as_image
 from svfseg.data.images import Array, overlay, read_mask
-from svfseg.formats import WRITERS, Named, join_coco
 from svfseg.web.project import COLORS, Project, is_example
 
 
@@ -52,7 +52,7 @@ def export_masks(project: Project, folder: Path, form: str) -> int:
     Args:
         project: whose images.
         folder: to write, empty.
-        form: of `svfseg.formats.WRITERS`.
+        form: of `svfseg.annotations.writers.WRITERS`.
 
     Raises:
         ValueError: no such format, or no answer yet.

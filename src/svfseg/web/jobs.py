@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from svfseg.data.given import as_image
+from svfseg.annotations.inputs import as_image
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.project import TASK, Project, is_example
 

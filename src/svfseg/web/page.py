@@ -20,9 +20,9 @@ from PIL import Image
 from pydantic import BaseModel
 
 from svfseg.adapt import PRESETS
+from svfseg.annotations.marks import draw_marks
+from svfseg.annotations.writers import WRITERS
 from svfseg.data.images import Array
-from svfseg.data.marks import draw_marks
-from svfseg.formats import WRITERS
 from svfseg.web.answers import draw_answer, export_masks
 from svfseg.web.jobs import BusyError, Worker
 from svfseg.web.limits import COOKIE, Gate, Limits

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from svfseg._version import __version__
+from svfseg.annotations.writers import palette
 from svfseg.data.images import Array, read_mask
 from svfseg.files import replace_file
-from svfseg.formats import palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.task import rename_classes
 from svfseg.web.uploads import decode_image

@@ -21,8 +21,8 @@ from PIL import Image
 from pydantic import BaseModel, Field, StringConstraints
 
 from svfseg._version import __version__
+from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array
-from svfseg.formats import WRITERS, Named, join_coco, palette
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.web.limits import Gate, Limits
 from svfseg.web.metrics import Meter, Metrics

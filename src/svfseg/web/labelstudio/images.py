@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from PIL import Image, UnidentifiedImageError
 
-from svfseg.data.given import as_image
+from svfseg.annotations.inputs import as_image
 from svfseg.data.images import Array
 
 # More is no photograph to annotate: a limit on what one address may cost.

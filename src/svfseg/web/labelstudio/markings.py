@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from svfseg.annotations.marks import draw_marks
 from svfseg.data.images import Array
-from svfseg.data.marks import draw_marks
 from svfseg.segmenter import Segmentation
 from svfseg.web.labelstudio.brush import decode_mask, encode_mask
 
@@ -101,7 +101,7 @@ def _names(result: Result, labeling: Labeling) -> list[str]:
 def draw_results(results: Sequence[Result], labeling: Labeling, image: Array) -> Array | None:
     """The mask of an annotation.
 
-    Polygons, boxes and key points are drawn as `svfseg.data.marks.draw_marks` says, brushes over
+    Polygons, boxes and key points are drawn as `svfseg.annotations.marks.draw_marks` says, brushes over
     them; results of one label are united, the later label has what two claim.
 
     Args:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from svfseg.annotations.labelme import read_marks
+from svfseg.annotations.marks import draw_marks
 from svfseg.data.images import (
     Array,
     check_same_size,
@@ -16,8 +18,6 @@ from svfseg.data.images import (
     read_mask,
     rgb_of,
 )
-from svfseg.data.labelme import read_marks
-from svfseg.data.marks import draw_marks
 
 logger = logging.getLogger(__name__)
 # A mask of a larger share of the image than this is rarely meant.
@@ -60,8 +60,8 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
     Unknown pixels are 255.
 
     Args:
-        given: a path (of a mask, or of a .json with marks, see `svfseg.data.labelme.read_marks`),
-            a Pillow image, an array of ids or bools, marks (`svfseg.data.marks.draw_marks`), or
+        given: a path (of a mask, or of a .json with marks, see `svfseg.annotations.labelme.read_marks`),
+            a Pillow image, an array of ids or bools, marks (`svfseg.annotations.marks.draw_marks`), or
             None: an image without any of the classes.
         image: whose mask it is.
         names: of the classes.

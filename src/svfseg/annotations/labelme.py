@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from svfseg.annotations.marks import KINDS
 from svfseg.data.images import Array
-from svfseg.data.marks import KINDS
 
 # labelme's shapes as marks; its circle is drawn as a polygon.
 _KINDS = {
@@ -26,7 +26,7 @@ Marks = dict[str, list[dict[str, Any]]]
 
 
 def read_marks(path: str | Path, names: Sequence[str], image: Array | None = None) -> Marks:
-    """Marks of a file, for `svfseg.data.marks.draw_marks`.
+    """Marks of a file, for `svfseg.annotations.marks.draw_marks`.
 
     Either labelme's (its shapes by their labels), or a JSON object of kinds of marks, each mark's
     class a name or an id. What is labelled as something else than the classes is left out;
