@@ -22,6 +22,7 @@ lint: $(ENV)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict src
+	.venv/bin/lint-imports --no-cache
 
 docs: $(ENV)
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet

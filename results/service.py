@@ -32,7 +32,7 @@ from svfseg.runtime import environment
 RESULT = Path(__file__).with_suffix(".json")
 CLIENTS = (1, 4, 16)
 SIZE, SIDES = 320, (500, 375)
-SERVER = "from svfseg.web_cli import run_serve; import sys; run_serve(sys.argv[1:])"
+SERVER = "from svfseg.cli.web import run_serve; import sys; run_serve(sys.argv[1:])"
 
 
 def photographs() -> list[Image.Image]:

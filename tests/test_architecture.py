@@ -1,4 +1,4 @@
-"""The floors: a module imports only from floors below its own, and its own package."""
+"""The layers: a module imports only from layers below its own, and its own package."""
 
 import ast
 import subprocess
@@ -9,80 +9,15 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "svfseg"
-FLOORS = {
-    "config": 0, "files": 0, "device": 0, "_version": 0,
-    "svf": 1, "calibration": 1, "sources": 1, "metrics": 1, "functional": 1, "intervals": 1,
-    "models": 2, "data": 2, "inserts": 2,
-    "tuning": 3, "checkpoint": 3, "runtime": 3, "views": 3,
-    "training": 4, "selection": 4, "evaluation": 4, "published": 4, "learned": 4,
-    "adapt": 4, "outline": 4, "rules": 4, "task": 4, "segmenter": 4,
-    "progress": 5, "demo": 5, "study": 5, "study_tables": 5, "analyze": 5, "bench": 5, "arguments": 5,
-    "formats": 5, "predictions": 5, "report": 5, "export": 5, "web": 5,
-    "cli": 6, "bench_cli": 6, "lab_cli": 6, "data_cli": 6, "tool_cli": 6, "web_cli": 6, "__main__": 6,
-}  # fmt: skip
-# Two modules of one floor may know each other only in this direction.
-BESIDE = {
-    ("training", "selection"),
-    ("selection", "evaluation"),
-    ("checkpoint", "tuning"),
-    ("demo", "progress"),
-    ("study", "study_tables"),
-    ("study", "bench"),
-    ("rules", "adapt"),
-    ("rules", "outline"),
-    ("task", "adapt"),
-    ("segmenter", "adapt"),
-    ("segmenter", "outline"),
-    ("segmenter", "rules"),
-    ("segmenter", "task"),
-    ("predictions", "formats"),
-    ("predictions", "report"),
-    ("web", "formats"),
-    ("cli", "tool_cli"),
-    ("cli", "web_cli"),
-    ("cli", "bench_cli"),
-    ("cli", "lab_cli"),
-    ("cli", "data_cli"),
-    ("__main__", "cli"),
-}
 
 
-def room(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
-
-
-def imported(path: Path) -> set[str]:
-    """Rooms of this package that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            names = [f"{node.module}.{a.name}" for a in node.names]
-        elif isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "svfseg":
-                # the package's root holds the version, and names that load their home when used
-                found |= {parts[1]} & FLOORS.keys()
-    return found
-
-
-ROOMS = sorted(
-    path
-    for path in SOURCE.rglob("*.py")
-    if path != SOURCE / "__init__.py" and "templates" not in path.parts  # written out, not imported
-)
-
-
-@pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_no_arrow_climbs(path: Path) -> None:
-    own = room(path)
-    assert own in FLOORS, f"{own} has no floor: give it one here and in docs/architecture.md"
-    for other in imported(path) - {own}:
-        allowed = FLOORS[other] < FLOORS[own] or (own, other) in BESIDE
-        assert allowed, f"{path.name} (floor {FLOORS[own]}) imports {other} ({FLOORS[other]})"
+def test_no_import_climbs() -> None:
+    """The contracts of pyproject.toml: layers, and who never knows whom."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        capture_output=True, text=True, cwd=SOURCE.parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_method_imports_only_torch_and_safetensors() -> None:

@@ -9,7 +9,7 @@ import torch
 from svfseg.bench.measure import resident_bytes
 from svfseg.bench.step import BARS, SETTINGS, build_arms, count, step_of
 from svfseg.cli import main
-from svfseg.progress import bench_table
+from svfseg.cli.tables import bench_table
 from svfseg.svf.layers import FactoredLayer
 
 

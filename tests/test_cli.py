@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svfseg.cli import COMMANDS, main
+from svfseg.cli import main
+from svfseg.cli.commands import COMMANDS
 from tests.data.test_files import folder_of
 from tests.data.voc_tree import rectangle, voc_tree
 

@@ -98,13 +98,14 @@ def test_commands_run_as_they_are_printed(
     path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Short ones to their end, in the page's order; of the others all words are read."""
-    from svfseg import arguments, bench_cli, cli, data_cli, lab_cli, tool_cli, web_cli
+    from svfseg import cli
+    from svfseg.cli import bench, data, lab, parse, segment, web
 
     class Read(Exception):
         pass
 
     def read(*given: object, **named: object) -> None:
-        arguments.parse(*given, **named)
+        parse.parse(*given, **named)
         raise Read
 
     monkeypatch.chdir(home)
@@ -119,14 +120,14 @@ def test_commands_run_as_they_are_printed(
             if runs:
                 assert cli.main(words) == 0, (words, capsys.readouterr().err)
                 continue
-            for module in (bench_cli, cli, data_cli, lab_cli, tool_cli, web_cli):
+            for module in (bench, data, lab, segment, web):
                 patch.setattr(module, "parse", read)
             with pytest.raises(Read):
                 cli.main(words)
 
 
 def test_commands_in_the_documents_exist() -> None:
-    from svfseg.cli import COMMANDS
+    from svfseg.cli.commands import COMMANDS
 
     words = {
         word

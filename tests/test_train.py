@@ -200,7 +200,7 @@ def test_the_published_habit_is_available_and_written_down(data: Path, tmp_path:
     run = train(config)
     result = evaluate(run, EvalConfig(episodes=2, workers=0, device="cpu"))
     assert result["selected_on"] == "test"
-    from svfseg.progress import result_table
+    from svfseg.cli.tables import result_table
 
     assert "chosen on the test fold" in result_table(result)
 

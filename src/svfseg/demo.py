@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,9 +31,8 @@ from svfseg.data import TestEpisodes, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
 from svfseg.evaluation import evaluate
 from svfseg.metrics import IoUMeter
-from svfseg.progress import EvalProgress, TrainProgress, result_table
 from svfseg.svf import singular_values, spectrum
-from svfseg.training import train
+from svfseg.training import Report, train
 
 PAGE = "demo.html"
 EXAMPLES = 10
@@ -53,31 +53,51 @@ class Arm:
     seconds: float
 
 
-def demo(out: Path, steps: int = 150, episodes: int = 200, seed: int = 0) -> Path:
-    """Train both, score both on the same episodes, print the comparison, write the page.
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo leaves.
+
+    Attributes:
+        page: the file to look at.
+        arms: the two trainings with their scores.
+        verdict: one sentence that says which was better.
+    """
+
+    page: Path
+    arms: tuple[Arm, ...]
+    verdict: str
+
+
+def demo(
+    out: Path, steps: int = 150, episodes: int = 200, seed: int = 0, report: Report | None = None
+) -> DemoResult:
+    """Train both, score both on the same episodes, and write the page that compares them.
 
     Args:
         out: folder for the page and the runs; what a demo left there before is replaced.
         steps: optimizer steps of each training.
         episodes: test episodes.
         seed: of the initial weights, the training and the test episodes.
-
-    Returns:
-        The page.
+        report: called with {"phase", "strategy"} where a training or an evaluation begins, then
+            with the reports of `train`, or with {"episode", "episodes"}.
 
     Raises:
         ValueError: the packages of the extra "demo" are missing, or the folder holds other things.
     """
     _clear(out)
     start = time.perf_counter()
-    arms = [_run(out / strategy, strategy, steps, episodes, seed) for strategy in STRATEGIES]
-    for arm in arms:
-        print(result_table(arm.result))
+    arms = tuple(
+        _run(out / strategy, strategy, steps, episodes, seed, report or _say_nothing)
+        for strategy in STRATEGIES
+    )
     verdict = compare(*arms)
-    print(verdict)
     page = out / PAGE
     page.write_text(_render(arms, verdict, episodes, seed, time.perf_counter() - start))
-    return page
+    return DemoResult(page, arms, verdict)
+
+
+def _say_nothing(report: dict[str, Any]) -> None:
+    """What is reported where nobody listens."""
 
 
 def compare(frozen: Arm, svf: Arm) -> str:
@@ -120,21 +140,25 @@ def demo_config(folder: Path, strategy: str, steps: int, seed: int) -> TrainConf
     )
 
 
-def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int) -> Arm:
+def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int, report: Report) -> Arm:
     config = demo_config(folder, strategy, steps, seed)
     start = time.perf_counter()
-    with TrainProgress(f"training, {strategy}") as progress:
-        train(config, report=progress)
-    with EvalProgress(f"evaluating, {strategy}") as progress:
-        settings = EvalConfig(episodes=episodes, seeds=(seed,), batch=4, device="cpu")
-        result = evaluate(folder, settings, progress=progress)
+    report({"phase": "training", "strategy": strategy})
+    train(config, report=report)
+    report({"phase": "evaluating", "strategy": strategy})
+    settings = EvalConfig(episodes=episodes, seeds=(seed,), batch=4, device="cpu")
+
+    def scored(done: int, total: int) -> None:
+        report({"episode": done, "episodes": total})
+
+    result = evaluate(folder, settings, progress=scored)
     seconds = time.perf_counter() - start
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     return Arm(strategy, folder, result, losses, seconds)
 
 
-def _render(arms: list[Arm], verdict: str, episodes: int, seed: int, seconds: float) -> str:
+def _render(arms: Sequence[Arm], verdict: str, episodes: int, seed: int, seconds: float) -> str:
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("svfseg"), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("demo.html")
@@ -151,7 +175,7 @@ def _render(arms: list[Arm], verdict: str, episodes: int, seed: int, seconds: fl
     )
 
 
-def _examples(arms: list[Arm], seed: int) -> list[dict[str, Any]]:
+def _examples(arms: Sequence[Arm], seed: int) -> list[dict[str, Any]]:
     """The first episodes of the test list, two of each class: pictures and IoUs."""
     models = [load_run(arm.run)[0] for arm in arms]
     config = run_config(arms[0].run)
@@ -192,7 +216,7 @@ def _spectra(arm: Arm) -> list[dict[str, Any]]:
     ]
 
 
-def _curves(arms: list[Arm]) -> list[dict[str, Any]]:
+def _curves(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """Loss by step as points of a 600 x 160 drawing, both on one scale."""
     top = max((loss for arm in arms for _, loss in arm.losses), default=1.0)
     last = max((step for arm in arms for step, _ in arm.losses), default=1)

@@ -29,10 +29,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from skimage import data
 
 from svfseg import FewShotSegmenter
+from svfseg.cli.web import _listen, run_serve
 from svfseg.web.limits import COOKIE, Limits
 from svfseg.web.service import ServiceSettings, create_service
 from svfseg.web.uploads import decode_image, decode_mask
-from svfseg.web_cli import _listen, run_serve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,7 +136,7 @@ def ids(png: bytes) -> np.ndarray:
 STOPPED = """
 import sys
 from svfseg import FewShotSegmenter
-from svfseg.web_cli import run_serve
+from svfseg.cli.web import run_serve
 
 real = FewShotSegmenter.predict
 def predict(self, images):
@@ -633,7 +633,7 @@ def test_short_answers_are_sent_at_once() -> None:
 
 def test_the_command_alone_loads_nothing_heavy() -> None:
     script = (
-        "import sys, svfseg.web_cli, svfseg.web\n"
+        "import sys, svfseg.cli.web, svfseg.web\n"
         "assert not {'torch', 'numpy', 'fastapi', 'uvicorn', 'pydantic'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

@@ -131,7 +131,7 @@ def find_supports(
         image_paths, mask_paths = _from_list(first)
     elif len(images) != len(masks):
         raise ValueError(
-            f"found {len(images)} support image(s) and {len(masks)} mask(s): give one mask per image"
+            f"found {len(images)} support image(s) and {len(masks)} mask(s): give one mask each"
         )
     drawn = [path for path in mask_paths if path is not None and path.suffix.lower() == ".json"]
     labels = dict.fromkeys(label for path in drawn for label in marked_labels(path))

@@ -60,9 +60,9 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
     Unknown pixels are 255.
 
     Args:
-        given: a path (of a mask, or of a .json with marks, see `svfseg.annotations.labelme.read_marks`),
-            a Pillow image, an array of ids or bools, marks (`svfseg.annotations.marks.draw_marks`), or
-            None: an image without any of the classes.
+        given: a path (of a mask, or of a .json with marks, see
+            `svfseg.annotations.labelme.read_marks`), a Pillow image, an array of ids or bools,
+            marks (`svfseg.annotations.marks.draw_marks`), or None: an image without any class.
         image: whose mask it is.
         names: of the classes.
         name: for messages.

@@ -101,8 +101,8 @@ def _names(result: Result, labeling: Labeling) -> list[str]:
 def draw_results(results: Sequence[Result], labeling: Labeling, image: Array) -> Array | None:
     """The mask of an annotation.
 
-    Polygons, boxes and key points are drawn as `svfseg.annotations.marks.draw_marks` says, brushes over
-    them; results of one label are united, the later label has what two claim.
+    Polygons, boxes and key points are drawn as `svfseg.annotations.marks.draw_marks` says, brushes
+    over them; results of one label are united, the later label has what two claim.
 
     Args:
         results: of one annotation.

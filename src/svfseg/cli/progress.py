@@ -1,9 +1,7 @@
 """What a person sees while something runs, and the tables after it."""
 
-import io
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, Self
 
 from rich.console import Console
@@ -16,9 +14,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
-
-from svfseg.data.report import ListReport
 
 
 class _Bar:
@@ -122,6 +117,32 @@ class StudyProgress:
             self._run(report)
 
 
+class DemoProgress:
+    """The progress of each training and evaluation of a demo."""
+
+    def __init__(self) -> None:
+        self._phase: TrainProgress | EvalProgress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._phase is not None:
+            self._phase.__exit__()
+            self._phase = None
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        """Take a report of `svfseg.demo.demo`."""
+        if "phase" in report:
+            self.__exit__()
+            kind = TrainProgress if report["phase"] == "training" else EvalProgress
+            self._phase = kind(f"{report['phase']}, {report['strategy']}")
+        elif isinstance(self._phase, EvalProgress):
+            self._phase(report["episode"], report["episodes"])
+        elif self._phase is not None:
+            self._phase(report)
+
+
 class StepProgress(_Bar):
     """Steps of support-time tuning."""
 
@@ -156,105 +177,3 @@ class EvalProgress(_Bar):
     def __call__(self, done: int, total: int) -> None:
         """Take a report of `svfseg.evaluation.score`."""
         self._show(done, total, "")
-
-
-def result_table(result: dict[str, Any]) -> str:
-    """A result of `svfseg.evaluation.evaluate` as a table: a row a seed, classes in columns."""
-    title = (
-        f"{result['benchmark']}, fold {result['fold']}, {result['shot']}-shot, "
-        f"{result['strategy']}, {result['resize']}-size masks, % IoU"
-    )
-    table = Table(title=title)
-    classes = list(result["seeds"][0]["classes"])
-    for name in ("seed", "episodes", "mIoU", "FB-IoU", *classes):
-        table.add_column(name, justify="right")
-    for row in result["seeds"]:
-        scores = [row["miou"], row["fb_iou"], *(row["classes"][c] for c in classes)]
-        table.add_row(str(row["seed"]), str(row["episodes"]), *(f"{100 * s:.2f}" for s in scores))
-    if len(result["seeds"]) > 1:
-        cells = [
-            f"{100 * result[k]['mean']:.2f}±{100 * result[k]['std']:.2f}"
-            for k in ("miou", "fb_iou")
-        ]
-        table.add_row("mean±std", "", *cells, *("" for _ in classes))
-    notes = []
-    if "generalized" in result:
-        shares = ", ".join(f"{k} {100 * v:.2f}" for k, v in result["generalized"].items())
-        notes.append(f"In one map with the base classes, mIoU %: {shares}.")
-    if result["selected_on"] == "test":
-        notes.append("The checkpoint was chosen on the test fold: not comparable with honest runs.")
-    if result["fold"] != result["trained_on_fold"]:
-        notes.append(
-            f"Trained on fold {result['trained_on_fold']}: these classes were seen in training."
-        )
-    return "\n".join([_rendered(table), *notes])
-
-
-# What a column's numbers are shown in: a factor and a format, for values above 100.
-_UNITS = (("bytes", 1e-6, "{:,.1f} MB"), ("operations", 1e-9, "{:,.1f} G"))
-
-
-def bench_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of a benchmark: what all share on top, a figure a column, bars beside what has one."""
-    shown = [{k: v for k, v in row.items() if k not in ("bars", "arm")} for row in rows]
-    names = list(dict.fromkeys(name for row in shown for name in row))
-    shared = {
-        n for n in names if len(rows) > 1 and all(row.get(n) == shown[0].get(n) for row in shown)
-    }
-    table = Table(title=", ".join(f"{n} {shown[0][n]}" for n in names if n in shared) or None)
-    for name in ("arm", *(n for n in names if n not in shared)):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for row, values in zip(rows, shown, strict=True):
-        bars = row.get("bars", {})
-        cells = [_cell(n, values.get(n), bars.get(n)) for n in names if n not in shared]
-        table.add_row(str(row["arm"]), *cells)
-    return _rendered(table, 160)
-
-
-def _cell(name: str, value: Any, bar: float | None) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        return " ".join(f"{k} {v}" for k, v in value.items())
-    text = str(value) if isinstance(value, (str, bool, int)) else f"{value:.3f}"
-    for word, factor, form in _UNITS:
-        if word in name and isinstance(value, (int, float)) and value > 100:  # not a ratio
-            text = form.format(value * factor)
-    return text if bar is None else f"{text} (bar {bar:.2f})"
-
-
-def verify_table(reports: Sequence[ListReport]) -> str:
-    """Reports of a benchmark's ``verify`` as tables: by list and fold, and by class."""
-    table = Table(title="images by fold (a class counts from 2,048 pixels)")
-    names = ["list", "images", "fold", "test", "train, base only", "train, all", "problems"]
-    compared = any(report.published for report in reports)
-    for name in names + ["published test"] * compared:
-        table.add_column(name, justify="right")
-    for report in reports:
-        for fold in range(len(report.test)):
-            first = fold == 0
-            published = [str(report.published[fold])] if report.published else []
-            table.add_row(
-                report.name if first else "",
-                str(report.images) if first else "",
-                str(fold),
-                str(report.test[fold]),
-                str(report.train[fold]),
-                str(report.train_all[fold]),
-                str(len(report.problems)) if first else "",
-                *published,
-                end_section=fold == len(report.test) - 1,
-            )
-    classes = Table(title="images by class")
-    classes.add_column("class")
-    for report in reports:
-        classes.add_column(report.name, justify="right")
-    for name in reports[0].classes:
-        classes.add_row(name, *(str(report.classes[name]) for report in reports))
-    return f"{_rendered(table)}\n{_rendered(classes)}"
-
-
-def _rendered(table: Table, width: int = 110) -> str:
-    buffer = io.StringIO()
-    Console(file=buffer, width=width).print(table)
-    return buffer.getvalue().rstrip()

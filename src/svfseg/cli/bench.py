@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from svfseg.arguments import parse
+from svfseg.cli.parse import parse
 from svfseg.config import TrainConfig, from_dict, nearest, read_config
 
 Rows = list[dict[str, Any]]
@@ -115,7 +115,7 @@ def run_bench(words: Sequence[str]) -> None:
     parsed = parse(kind, f"bench {words[0]}", words[1:])
     if parsed.json is not None and not parsed.json.parent.is_dir():
         raise ValueError(f"no folder {parsed.json.parent} to write {parsed.json.name} in")
-    from svfseg.progress import bench_table
+    from svfseg.cli.tables import bench_table
     from svfseg.runtime import environment
 
     rows = run(parsed)

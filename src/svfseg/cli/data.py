@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from svfseg.arguments import parse
+from svfseg.cli.parse import parse
 from svfseg.config import nearest
 
 
@@ -52,8 +52,8 @@ def run_data(arguments: Sequence[str]) -> None:
 
 def _verify(arguments: Sequence[str]) -> None:
     parsed = parse(VerifyArguments, "data verify", arguments)
+    from svfseg.cli.tables import verify_table
     from svfseg.data import coco, pascal
-    from svfseg.progress import verify_table
 
     is_coco = parsed.name == "coco20i"
     folder = parsed.root / ("annotations" if is_coco else "ImageSets/Segmentation")

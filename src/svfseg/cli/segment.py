@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from svfseg.arguments import parse
+from svfseg.cli.parse import parse
 
 Format = Literal["png", "coco", "yolo", "labelme", "geojson"]
 
@@ -122,7 +122,7 @@ def run_fit(arguments: Sequence[str]) -> None:
     from svfseg.annotations.folders import find_images, find_supports
 
     images, masks, names = find_supports(parsed.support, parsed.mask, parsed.classes)
-    from svfseg.progress import StepProgress
+    from svfseg.cli.progress import StepProgress
     from svfseg.segmenter import FewShotSegmenter
 
     without = find_images(parsed.negative) if parsed.negative else []
@@ -177,8 +177,8 @@ def run_predict(arguments: Sequence[str]) -> None:
     if not parsed.task.exists():
         raise FileNotFoundError(f"no task or run at {parsed.task}: expected a file that fit wrote")
     from svfseg.annotations.folders import check_images, find_images
+    from svfseg.cli.progress import ImageProgress
     from svfseg.predictions import predict_folder
-    from svfseg.progress import ImageProgress
 
     check_images(find_images(parsed.query, none=parsed.watch))  # before the network is built
     segmenter, task = _segmenter(parsed, supports, marks)

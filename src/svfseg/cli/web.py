@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from svfseg.arguments import parse
+from svfseg.cli.parse import parse
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,82 @@
-"""The command line: one function a command. Only what a command needs is imported."""
+"""``svfseg study`` and ``svfseg analyze``: the laboratory on the command line."""
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from svfseg._version import __version__
-from svfseg.arguments import parse
-from svfseg.bench_cli import run_bench
-from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config
-from svfseg.data_cli import run_data
-from svfseg.lab_cli import run_analyze, run_study
-from svfseg.tool_cli import run_export, run_fit, run_predict, run_report
-from svfseg.web_cli import run_app, run_label_studio, run_serve
+from svfseg.cli.parse import parse
+from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Run a study: arms x grid, each run trained, scored and written down once."""
+
+    study: Positional[Path]
+    """A YAML file with train, eval, arms, grid, reference and search (docs/study.md)."""
+    out: Path
+    """Folder for the runs and the tables; give it again to go on after a stop."""
+    root: str | None = None
+    """Folder of the data, in place of the study's train.data.root."""
+    dry_run: bool = False
+    """List the runs and do nothing."""
+
+
+@dataclass(frozen=True)
+class AnalyzeArguments:
+    """Show what a run changed in its backbone: spectrum, attention, curves, as a page and JSON."""
+
+    run: Positional[Path]
+    """A folder that train wrote."""
+    out: Path = Path("analysis")
+    """Folder for analysis.html and analysis.json."""
+    episodes: int = 200
+    """Test episodes whose queries are looked at."""
+    seed: int = 321
+    checkpoint: Literal["best", "last"] = "best"
+    root: str | None = None
+    """Folder of the data, where it moved."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, mps."""
+
+
+def run_study(arguments: Sequence[str]) -> None:
+    """Run ``svfseg study STUDY.yaml --out DIR``."""
+    parsed = parse(StudyArguments, "study", arguments)
+    from svfseg import study as studies
+    from svfseg.cli.progress import StudyProgress
+
+    study = studies.read_study(parsed.study, parsed.root)
+    if parsed.dry_run:
+        for job in (*studies.search_jobs(study), *studies.final_jobs(study, {})):
+            print(job.name)
+        return
+    with StudyProgress() as progress:
+        out = studies.run_study(study, parsed.out, progress)
+    table = out / "summary.md"
+    print(table.read_text() if table.is_file() else f"wrote {out}")
+
+
+def run_analyze(arguments: Sequence[str]) -> None:
+    """Run ``svfseg analyze RUN --out DIR``."""
+    parsed = parse(AnalyzeArguments, "analyze", arguments)
+    from svfseg.analyze import analyze
+
+    page = analyze(
+        parsed.run,
+        parsed.out,
+        parsed.episodes,
+        parsed.seed,
+        parsed.checkpoint,
+        parsed.device,
+        parsed.root,
+    )
+    print(f"wrote {page} and analysis.json beside it")
 
 
 @dataclass(frozen=True)
@@ -96,7 +154,7 @@ def run_train(arguments: Sequence[str]) -> None:
     if rest and not rest[0].startswith("-"):
         default = TrainArguments(from_dict(TrainConfig, read_config(rest.pop(0))))
     parsed = parse(TrainArguments, "train [CONFIG.yaml]", rest, default)
-    from svfseg.progress import TrainProgress
+    from svfseg.cli.progress import TrainProgress
     from svfseg.training import train
 
     print("reading the data, building the network", file=sys.stderr)
@@ -108,9 +166,10 @@ def run_train(arguments: Sequence[str]) -> None:
 def run_eval(arguments: Sequence[str]) -> None:
     """Run ``svfseg eval RUN [--option value]``."""
     parsed = parse(EvalArguments, "eval", arguments)
+    from svfseg.cli.progress import EvalProgress
+    from svfseg.cli.tables import result_table
     from svfseg.evaluation import evaluate
     from svfseg.files import replace_file
-    from svfseg.progress import EvalProgress, result_table
 
     with EvalProgress() as progress:
         result = evaluate(parsed.run, parsed.config, parsed.episode_list, progress)
@@ -170,90 +229,14 @@ def run_import(arguments: Sequence[str]) -> None:
 def run_demo(arguments: Sequence[str]) -> None:
     """Run ``svfseg demo``."""
     parsed = parse(DemoArguments, "demo", arguments)
+    from svfseg.cli.progress import DemoProgress
+    from svfseg.cli.tables import result_table
     from svfseg.demo import demo
 
-    page = demo(parsed.out, parsed.steps, parsed.episodes, parsed.seed)
-    print(f"the page is {page}; to predict with what it trained:")
+    with DemoProgress() as progress:
+        result = demo(parsed.out, parsed.steps, parsed.episodes, parsed.seed, progress)
+    for arm in result.arms:
+        print(result_table(arm.result))
+    print(result.verdict)
+    print(f"the page is {result.page}; to predict with what it trained:")
     print(f"  svfseg predict {parsed.out}/svf --support IMG --mask MASK --query IMG --out found")
-
-
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "fit": (run_fit, "learn classes from a few marked images of yours; one file"),
-    "predict": (run_predict, "outline them in other images, in many formats"),
-    "app": (run_app, "the same on a page in the browser: mark, learn, look through, save"),
-    "serve": (run_serve, "fit and predict for programs, over HTTP"),
-    "label-studio": (run_label_studio, "a backend that pre-labels tasks of Label Studio"),
-    "export": (run_export, "a task as ONNX, for programs without torch"),
-    "report": (run_report, "a page of predictions, the doubtful ones first"),
-    "train": (run_train, "train a head, and what the strategy tunes of the backbone"),
-    "eval": (run_eval, "score a run on its novel classes"),
-    "inspect": (run_inspect, "show what SVF would train in a network"),
-    "import-checkpoint": (run_import, "make a run of a published checkpoint"),
-    "data": (run_data, "verify a benchmark's files, write lists of test episodes"),
-    "study": (run_study, "compare strategies: arms x grid as runs, with intervals"),
-    "analyze": (run_analyze, "what a run learned: spectrum, attention, curves, as a page"),
-    "bench": (run_bench, "what a step, factoring, evaluation, prediction and data cost here"),
-    "demo": (run_demo, "frozen backbone against SVF on generated scenes, with a page"),
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it went well, 2 with one line of advice for bad input."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
-    if words[0] in ("--version", "version"):
-        print(f"svfseg {__version__}")
-        return 0
-    try:
-        if words[0] not in COMMANDS:
-            raise ValueError(f"unknown command {words[0]}{nearest(words[0], COMMANDS)}")
-        with _one_voice():
-            COMMANDS[words[0]][0](words[1:])
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        if os.environ.get("SVFSEG_TRACEBACK"):
-            raise
-        print(f"svfseg: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("svfseg: stopped", file=sys.stderr)
-        return 130
-    return 0
-
-
-@contextmanager
-def _one_voice() -> Iterator[None]:
-    """Of the processes of one launch (torchrun) the first alone prints; all tell errors."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name.ljust(width)}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: svfseg COMMAND ...",
-            "",
-            "Few-shot segmentation: show one to a few images of a class with masks,",
-            "and it is outlined in other images.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "svfseg COMMAND --help shows a command's options and their defaults.",
-        ]
-    )
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}: check the path, its permissions and the space on the disk"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,5 @@
+"""What a person types: one module per group of commands."""
+
+from svfseg.cli.commands import main
+
+__all__ = ["main"]
