@@ -12,7 +12,7 @@ from PIL import Image
 from svfseg import FewShotSegmenter
 from svfseg.cli import main
 from svfseg.config import BackboneConfig, ModelConfig
-from svfseg.data import stickers
+from svfseg.data import synthetic as stickers
 from svfseg.export import TOLERANCE, export
 from svfseg.models import build_model
 from svfseg.outline import Outliner, by_class, with_views

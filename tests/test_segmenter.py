@@ -18,7 +18,7 @@ from sklearn.base import clone
 
 from svfseg import FewShotSegmenter
 from svfseg.adapt import FASTER, LONGER, PRESETS, Preset, Support, _Count, _Tuning, adapt, start
-from svfseg.data import stickers
+from svfseg.data import synthetic as stickers
 from svfseg.data.index import Sample
 from svfseg.segmenter import NotFittedError
 from svfseg.sources import DEFAULT

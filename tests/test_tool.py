@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from svfseg.cli import main
-from svfseg.data import stickers
+from svfseg.data import synthetic as stickers
 from tests.test_cli import fails
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from svfseg.data.report import ListReport
+from svfseg.data.verify import ListReport
 
 
 def result_table(result: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from svfseg.data.episodes import (
 from svfseg.data.folder import folder
 from svfseg.data.index import Index, Split, base_split, novel_split, take
 from svfseg.data.pascal import pascal5i
-from svfseg.data.stickers import stickers
+from svfseg.data.synthetic import stickers
 
 __all__ = [
     "BENCHMARKS",

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from svfseg.data.images import Array, image_size, read_image
 from svfseg.data.index import SET_ROOT, Index, Pixels, Sample
-from svfseg.data.report import ListReport, list_report
+from svfseg.data.verify import ListReport, list_report
 from svfseg.files import cache_folder, replace_file
 
 Convention = Literal["interleaved", "contiguous"]

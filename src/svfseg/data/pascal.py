@@ -12,7 +12,7 @@ from svfseg.data.index import (
     count_pixels,
     read_list,
 )
-from svfseg.data.report import ListReport, list_report
+from svfseg.data.verify import ListReport, list_report
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle",
