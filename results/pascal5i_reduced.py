@@ -19,8 +19,8 @@ from statistics import mean, stdev
 from svfseg.checkpoint import read_about
 from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config
 from svfseg.data.pascal import CLASSES
-from svfseg.evaluation import evaluate
-from svfseg.training import train
+from svfseg.lab.evaluation import evaluate
+from svfseg.lab.training import train
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs" / "pascal5i_reduced"

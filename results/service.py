@@ -27,7 +27,7 @@ from PIL import Image
 from skimage import data
 
 from svfseg import FewShotSegmenter
-from svfseg.runtime import environment
+from svfseg.lab.runtime import environment
 
 RESULT = Path(__file__).with_suffix(".json")
 CLIENTS = (1, 4, 16)

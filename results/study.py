@@ -110,7 +110,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 def differences(folder: Path, rows: list[Row], by: str, values: Sequence[str]) -> list[Row]:
     """A row for each value and arm: mIoU of its runs, and against the first arm at that value."""
-    from svfseg.intervals import Records, difference
+    from svfseg.lab.bootstrap import Records, difference
 
     def records(row: Row) -> Records:
         run = folder / "runs" / f"{row['arm']}_{by.split('.')[-1]}={row[by]}_seed={row['seed']}"

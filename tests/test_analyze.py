@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from svfseg.analyze import analyze
 from svfseg.cli import main
 from svfseg.config import BackboneConfig, TrainConfig
-from svfseg.learned import focus, layer_spectra
+from svfseg.lab.analysis import analyze
+from svfseg.lab.spectra import focus, layer_spectra
+from svfseg.lab.training import train
 from svfseg.models import Backbone, build_backbone
 from svfseg.svf import singular_values
-from svfseg.training import train
 from svfseg.tuning import STRATEGIES
 from tests.data.test_files import folder_of
 from tests.test_train import config_of

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config, to_dict, write_config
-from svfseg.study import read_study
+from svfseg.lab.study import read_study
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
 STUDIES = [path for path in CONFIGS if "arms" in yaml.safe_load(path.read_text())]

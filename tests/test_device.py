@@ -26,7 +26,7 @@ import numpy as np, torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from svfseg import FewShotSegmenter
-from svfseg.runtime import make_accelerator
+from svfseg.lab.runtime import make_accelerator
 host = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=3)
 image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
 mask = np.zeros((64, 64), np.uint8); mask[8:40, 8:40] = 1
@@ -49,7 +49,7 @@ assert AcceleratorState().mixed_precision == host.mixed_precision == "bf16"
 def test_ours_changes_from_call_to_call() -> None:
     script = """
 from accelerate.state import AcceleratorState
-from svfseg.runtime import make_accelerator
+from svfseg.lab.runtime import make_accelerator
 for precision in ("no", "bf16", "no"):
     make_accelerator("cpu", precision)
     assert AcceleratorState().mixed_precision == precision

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from svfseg.metrics import IoUMeter, intersection_union
+from svfseg.lab.metrics import IoUMeter, intersection_union
 
 
 def test_by_hand() -> None:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svfseg.cli import main
-from svfseg.intervals import Records, difference, mean_interval, resampled_miou
-from svfseg.study import final_jobs, nested, read_study, run_study, search_jobs
+from svfseg.lab.bootstrap import Records, difference, mean_interval, resampled_miou
+from svfseg.lab.study import final_jobs, nested, read_study, run_study, search_jobs
 from tests.data.test_files import folder_of
 
 ARMS = {
@@ -246,7 +246,7 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 def test_resamples_are_the_meters_miou() -> None:
     import torch
 
-    from svfseg.metrics import IoUMeter
+    from svfseg.lab.metrics import IoUMeter
 
     meter = IoUMeter({1: "a", 2: "b"})
     rng = np.random.default_rng(0)

@@ -24,9 +24,9 @@ from svfseg.config import (
     TuningConfig,
     to_dict,
 )
-from svfseg.evaluation import evaluate
+from svfseg.lab.evaluation import evaluate
+from svfseg.lab.training import decay, train
 from svfseg.svf.layers import FactoredLayer
-from svfseg.training import decay, train
 from tests.data.test_files import folder_of
 
 
@@ -208,7 +208,7 @@ def test_the_published_habit_is_available_and_written_down(data: Path, tmp_path:
 def test_honest_selection_never_loads_a_novel_image(
     data: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    import svfseg.selection as loop
+    import svfseg.lab.validation as loop
 
     def forbidden(*_: object) -> None:
         raise AssertionError("the test fold was touched")

@@ -11,7 +11,8 @@ from svfseg._version import __version__
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.config import EvalConfig, TrainConfig
-    from svfseg.evaluation import evaluate
+    from svfseg.lab.evaluation import evaluate
+    from svfseg.lab.training import train
     from svfseg.models import build_backbone, build_model
     from svfseg.segmenter import FewShotSegmenter
     from svfseg.svf import (
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
         svf_parameters,
         svf_summary,
     )
-    from svfseg.training import train
 
 _HOMES = {
     "apply_svf": "svfseg.svf",
@@ -39,8 +39,8 @@ _HOMES = {
     "load_adapter": "svfseg.svf",
     "build_model": "svfseg.models",
     "build_backbone": "svfseg.models",
-    "train": "svfseg.training",
-    "evaluate": "svfseg.evaluation",
+    "train": "svfseg.lab.training",
+    "evaluate": "svfseg.lab.evaluation",
     "FewShotSegmenter": "svfseg.segmenter",
     "TrainConfig": "svfseg.config",
     "EvalConfig": "svfseg.config",

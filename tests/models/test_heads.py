@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from svfseg.config import BackboneConfig, ModelConfig, TuningConfig
+from svfseg.lab.training import Objective
 from svfseg.models import HEADS, build_model
 from svfseg.models.dense import summed_up
 from svfseg.svf import merge_svf
-from svfseg.training import Objective
 from svfseg.tuning import STRATEGIES, tune
 
 # pspnet learns from single images: see test_bam.py

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from svfseg.bench.measure import Row, resident_bytes, saved_bytes
 from svfseg.checkpoint import start_model, task_bytes
 from svfseg.config import TrainConfig
+from svfseg.lab.training import Objective
 from svfseg.models import Backbone
-from svfseg.training import Objective
 from svfseg.tuning import tune
 
 

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from svfseg.bench.measure import Row
 from svfseg.config import BackboneConfig, DataConfig, ModelConfig
 from svfseg.data import Episode, draw_test_list, novel_split, test_index
-from svfseg.evaluation import score
+from svfseg.lab.evaluation import score
+from svfseg.lab.runtime import make_accelerator
 from svfseg.models import build_model
-from svfseg.runtime import make_accelerator
 
 BARS = {1: 2.5, 5: 6.0}
 

@@ -8,9 +8,9 @@ import torch
 from svfseg.bench.measure import Row
 from svfseg.config import TrainConfig
 from svfseg.data import TrainEpisodes, build_splits
+from svfseg.lab.runtime import make_accelerator, seed_everything
+from svfseg.lab.training import Objective, batches
 from svfseg.models import build_model
-from svfseg.runtime import make_accelerator, seed_everything
-from svfseg.training import Objective, batches
 from svfseg.tuning import tune
 
 BAR = 0.05

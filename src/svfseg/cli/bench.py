@@ -116,7 +116,7 @@ def run_bench(words: Sequence[str]) -> None:
     if parsed.json is not None and not parsed.json.parent.is_dir():
         raise ValueError(f"no folder {parsed.json.parent} to write {parsed.json.name} in")
     from svfseg.cli.tables import bench_table
-    from svfseg.runtime import environment
+    from svfseg.lab.runtime import environment
 
     rows = run(parsed)
     print(bench_table(rows))
@@ -170,7 +170,7 @@ def _predict(parsed: PredictArguments) -> Rows:
 
 def _data(parsed: DataArguments) -> Rows:
     from svfseg.bench.loading import bench_data
-    from svfseg.demo import demo_config
+    from svfseg.lab.demo import demo_config
 
     configs = [from_dict(TrainConfig, read_config(path)) for path in parsed.configs]
     if parsed.root:

@@ -48,8 +48,8 @@ class AnalyzeArguments:
 def run_study(arguments: Sequence[str]) -> None:
     """Run ``svfseg study STUDY.yaml --out DIR``."""
     parsed = parse(StudyArguments, "study", arguments)
-    from svfseg import study as studies
     from svfseg.cli.progress import StudyProgress
+    from svfseg.lab import study as studies
 
     study = studies.read_study(parsed.study, parsed.root)
     if parsed.dry_run:
@@ -65,7 +65,7 @@ def run_study(arguments: Sequence[str]) -> None:
 def run_analyze(arguments: Sequence[str]) -> None:
     """Run ``svfseg analyze RUN --out DIR``."""
     parsed = parse(AnalyzeArguments, "analyze", arguments)
-    from svfseg.analyze import analyze
+    from svfseg.lab.analysis import analyze
 
     page = analyze(
         parsed.run,
@@ -155,7 +155,7 @@ def run_train(arguments: Sequence[str]) -> None:
         default = TrainArguments(from_dict(TrainConfig, read_config(rest.pop(0))))
     parsed = parse(TrainArguments, "train [CONFIG.yaml]", rest, default)
     from svfseg.cli.progress import TrainProgress
-    from svfseg.training import train
+    from svfseg.lab.training import train
 
     print("reading the data, building the network", file=sys.stderr)
     with TrainProgress() as progress:
@@ -168,8 +168,8 @@ def run_eval(arguments: Sequence[str]) -> None:
     parsed = parse(EvalArguments, "eval", arguments)
     from svfseg.cli.progress import EvalProgress
     from svfseg.cli.tables import result_table
-    from svfseg.evaluation import evaluate
     from svfseg.files import replace_file
+    from svfseg.lab.evaluation import evaluate
 
     with EvalProgress() as progress:
         result = evaluate(parsed.run, parsed.config, parsed.episode_list, progress)
@@ -208,7 +208,7 @@ def run_import(arguments: Sequence[str]) -> None:
     """Run ``svfseg import-checkpoint FILE --out RUN``."""
     parsed = parse(ImportArguments, "import-checkpoint", arguments)
     from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
-    from svfseg.published import import_checkpoint
+    from svfseg.lab.import_checkpoint import import_checkpoint
 
     dilation = parsed.dilation or ("stepwise" if parsed.head == "baseline" else "uniform")
     stride = 16 if parsed.backbone.startswith("vgg") else 8
@@ -231,7 +231,7 @@ def run_demo(arguments: Sequence[str]) -> None:
     parsed = parse(DemoArguments, "demo", arguments)
     from svfseg.cli.progress import DemoProgress
     from svfseg.cli.tables import result_table
-    from svfseg.demo import demo
+    from svfseg.lab.demo import demo
 
     with DemoProgress() as progress:
         result = demo(parsed.out, parsed.steps, parsed.episodes, parsed.seed, progress)

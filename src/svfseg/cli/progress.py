@@ -71,7 +71,7 @@ class TrainProgress(_Bar):
         super().__exit__()
 
     def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.training.train`."""
+        """Take a report of `svfseg.lab.training.train`."""
         if "factored" in report:
             self._factoring._show(report["factored"], report["layers"], "")
         elif "loss" in report:
@@ -102,7 +102,7 @@ class StudyProgress:
             self._run = None
 
     def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.study.run_study`."""
+        """Take a report of `svfseg.lab.study.run_study`."""
         if "begin" in report:
             self.__exit__()
             done, of = report["done"], report["of"]
@@ -132,7 +132,7 @@ class DemoProgress:
             self._phase = None
 
     def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.demo.demo`."""
+        """Take a report of `svfseg.lab.demo.demo`."""
         if "phase" in report:
             self.__exit__()
             kind = TrainProgress if report["phase"] == "training" else EvalProgress
@@ -175,5 +175,5 @@ class EvalProgress(_Bar):
         super().__init__(label)
 
     def __call__(self, done: int, total: int) -> None:
-        """Take a report of `svfseg.evaluation.score`."""
+        """Take a report of `svfseg.lab.evaluation.score`."""
         self._show(done, total, "")

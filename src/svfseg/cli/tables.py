@@ -11,7 +11,7 @@ from svfseg.data.verify import ListReport
 
 
 def result_table(result: dict[str, Any]) -> str:
-    """A result of `svfseg.evaluation.evaluate` as a table: a row a seed, classes in columns."""
+    """A result of `svfseg.lab.evaluation.evaluate` as a table: a row a seed, classes in columns."""
     title = (
         f"{result['benchmark']}, fold {result['fold']}, {result['shot']}-shot, "
         f"{result['strategy']}, {result['resize']}-size masks, % IoU"

@@ -26,8 +26,7 @@ from svfseg.checkpoint import (
 )
 from svfseg.config import OptimConfig, TrainConfig, look_up, write_config
 from svfseg.data import BENCHMARKS, ClassCrops, Split, TrainEpisodes, build_splits, collate
-from svfseg.models import HEADS
-from svfseg.runtime import (
+from svfseg.lab.runtime import (
     MetricsLog,
     environment,
     make_accelerator,
@@ -35,7 +34,8 @@ from svfseg.runtime import (
     seed_everything,
     set_random_state,
 )
-from svfseg.selection import make_judge, takes_images
+from svfseg.lab.validation import make_judge, takes_images
+from svfseg.models import HEADS
 from svfseg.tuning import STRATEGIES, trained_parameters, tune
 
 LOG_EVERY = 20

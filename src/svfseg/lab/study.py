@@ -16,11 +16,11 @@ from typing import Any
 from svfseg.bench.cost import strategy_cost
 from svfseg.checkpoint import read_about, run_config
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config, to_dict
-from svfseg.evaluation import evaluate
 from svfseg.files import replace_file
-from svfseg.intervals import Records
-from svfseg.study_tables import summary
-from svfseg.training import check, train
+from svfseg.lab.bootstrap import Records
+from svfseg.lab.evaluation import evaluate
+from svfseg.lab.study_tables import summary
+from svfseg.lab.training import check, train
 
 Settings = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
@@ -119,7 +119,7 @@ def run_study(study: Study, out: str | Path, report: Report | None = None) -> Pa
         study: what to compare.
         out: folder for runs/, search.csv, results.csv, curves.csv and summary.md.
         report: called with {"begin": name, "done": n, "of": n} before each run, and with the
-            reports of `svfseg.training.train`.
+            reports of `svfseg.lab.training.train`.
 
     Returns:
         The folder.

@@ -29,10 +29,10 @@ from svfseg.config import (
 )
 from svfseg.data import TestEpisodes, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
-from svfseg.evaluation import evaluate
-from svfseg.metrics import IoUMeter
+from svfseg.lab.evaluation import evaluate
+from svfseg.lab.metrics import IoUMeter
+from svfseg.lab.training import Report, train
 from svfseg.svf import singular_values, spectrum
-from svfseg.training import Report, train
 
 PAGE = "demo.html"
 EXAMPLES = 10
@@ -160,7 +160,7 @@ def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int, repo
 
 def _render(arms: Sequence[Arm], verdict: str, episodes: int, seed: int, seconds: float) -> str:
     template = jinja2.Environment(
-        loader=jinja2.PackageLoader("svfseg"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("svfseg.lab"), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("demo.html")
     return template.render(
         arms=arms,

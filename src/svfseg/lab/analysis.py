@@ -19,8 +19,9 @@ from svfseg.config import TrainConfig
 from svfseg.data import Episode, Split, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
 from svfseg.device import resolve
-from svfseg.intervals import Interval, mean_interval
-from svfseg.learned import (
+from svfseg.lab.bootstrap import Interval, mean_interval
+from svfseg.lab.runtime import environment
+from svfseg.lab.spectra import (
     STAGES,
     Focus,
     LayerSpectrum,
@@ -30,7 +31,6 @@ from svfseg.learned import (
     queries_of,
 )
 from svfseg.models import Backbone
-from svfseg.runtime import environment
 
 PICTURES = 6
 
@@ -216,7 +216,7 @@ def _page(
     rows: list[dict[str, Any]],
 ) -> str:
     template = jinja2.Environment(
-        loader=jinja2.PackageLoader("svfseg"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("svfseg.lab"), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("analysis.html")
     return template.render(
         **content,

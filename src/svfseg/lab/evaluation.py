@@ -30,9 +30,9 @@ from svfseg.data import (
 )
 from svfseg.data.transforms import fit_mask, logits_at_original, numbered, to_ids
 from svfseg.functional import generalized_map
-from svfseg.metrics import ClassMeter, IoUMeter
-from svfseg.runtime import environment, make_accelerator
-from svfseg.views import Sight, Views, masks_of
+from svfseg.lab.feature_cache import Sight, Views, masks_of
+from svfseg.lab.metrics import ClassMeter, IoUMeter
+from svfseg.lab.runtime import environment, make_accelerator
 
 Resize = Literal["original", "square"]
 Progress = Callable[[int, int], None]
@@ -81,7 +81,7 @@ def score(
         progress: called with (episodes done, episodes in all) of this process.
         cache: MiB of views to keep on the device; past it they are computed again. None runs
             the head's ``forward`` on every episode, as do heads without ``views``.
-        passes: counts the passes through the network, see `svfseg.views.Views`.
+        passes: counts the passes through the network, see `svfseg.lab.feature_cache.Views`.
     """
     meters = [IoUMeter(source.names()) for _ in lists]
     numbered = [(number, episode) for number, episodes in enumerate(lists) for episode in episodes]

@@ -15,7 +15,7 @@ from svfseg.data import (
     novel_split,
     test_index,
 )
-from svfseg.evaluation import score, score_classes
+from svfseg.lab.evaluation import score, score_classes
 
 # Validation episodes must not move with the training seed, or runs would not be comparable.
 VALIDATION_SEED = 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from svfseg.intervals import Records, difference
+from svfseg.lab.bootstrap import Records, difference
 
 Row = Mapping[str, Any]
 COLUMNS = ("arm", "runs", "trained", "task KB", "Gop a step", "kept MB", "rates", "mIoU", "FB-IoU",

@@ -1,0 +1,1 @@
+"""The laboratory: training, evaluation and studies that compare with the literature."""
