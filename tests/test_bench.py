@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from svfseg.bench.measure import resident_bytes
-from svfseg.bench.step import BARS, SETTINGS, build_arms, count, step_of
 from svfseg.cli import main
 from svfseg.cli.tables import bench_table
+from svfseg.lab.bench.measure import resident_bytes
+from svfseg.lab.bench.step import BARS, SETTINGS, build_arms, count, step_of
 from svfseg.svf.layers import FactoredLayer
 
 

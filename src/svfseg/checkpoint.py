@@ -16,7 +16,6 @@ learner (model.base), model.safetensors holds the whole model and there is no ad
 import hashlib
 import io
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -245,24 +244,6 @@ def trained_state(model: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
         return key in trained and not any(key.startswith(f) for f in factored)
 
     return {key: tensor for key, tensor in state.items() if kept(key)}
-
-
-def task_bytes(backbone: Backbone, config: TrainConfig) -> int:
-    """Bytes on disk of what a strategy trained of a backbone, without the head."""
-    if _has_adapter(config):
-        with tempfile.TemporaryDirectory() as folder:
-            save_adapter(backbone, Path(folder) / ADAPTER)
-            saved = sum(f.stat().st_size for f in (Path(folder) / ADAPTER).iterdir())
-    else:
-        saved = 0
-    factored = {f"{name}." for name, _ in factored_layers(backbone)}
-    rest = {
-        name: parameter.detach().contiguous()
-        for name, parameter in backbone.named_parameters()
-        if parameter.requires_grad
-        and not (saved and any(name.startswith(prefix) for prefix in factored))
-    }
-    return saved + (len(save_tensors(rest)) if rest else 0)
 
 
 def _self_contained(config: ModelConfig) -> bool:

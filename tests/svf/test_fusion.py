@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import make_layers
 
-from svfseg.bench.measure import saved_bytes
+from svfseg.lab.bench.measure import saved_bytes
 from svfseg.svf import apply_svf, fuse, merge_svf, set_route, svf_parameters, unfuse
 from svfseg.svf.fusion import FoldedNorm, LeanReLU, pack, unpack
 from tests.svf.layer_table import error

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from svfseg.bench.measure import saved_bytes
+from svfseg.lab.bench.measure import saved_bytes
 from svfseg.svf import apply_svf, merge_svf, set_route, svf_parameters
 from svfseg.svf.layers import FactoredLayer
 from svfseg.svf.routes import ROUTES, Geometry, multiplications, positions

@@ -128,7 +128,7 @@ def run_bench(words: Sequence[str]) -> None:
 
 
 def _step(parsed: StepArguments) -> Rows:
-    from svfseg.bench.step import SETTINGS, bench_step
+    from svfseg.lab.bench.step import SETTINGS, bench_step
 
     for name in parsed.networks:
         if name not in SETTINGS:
@@ -139,13 +139,13 @@ def _step(parsed: StepArguments) -> Rows:
 
 
 def _factor(parsed: FactorArguments) -> Rows:
-    from svfseg.bench.factor import bench_factor
+    from svfseg.lab.bench.factor import bench_factor
 
     return bench_factor(parsed.repeats)
 
 
 def _eval(parsed: EvalArguments) -> Rows:
-    from svfseg.bench.evaluation import bench_eval
+    from svfseg.lab.bench.evaluation import bench_eval
 
     return bench_eval(
         str(parsed.root),
@@ -162,14 +162,14 @@ def _eval(parsed: EvalArguments) -> Rows:
 
 
 def _predict(parsed: PredictArguments) -> Rows:
-    from svfseg.bench.prediction import bench_predict
+    from svfseg.lab.bench.prediction import bench_predict
 
     rest = (parsed.size, parsed.output_stride, parsed.repeats, parsed.device)
     return bench_predict(parsed.backbones, *rest)
 
 
 def _data(parsed: DataArguments) -> Rows:
-    from svfseg.bench.loading import bench_data
+    from svfseg.lab.bench.loading import bench_data
     from svfseg.lab.demo import demo_config
 
     configs = [from_dict(TrainConfig, read_config(path)) for path in parsed.configs]
@@ -180,8 +180,8 @@ def _data(parsed: DataArguments) -> Rows:
 
 
 def _cost(parsed: CostArguments) -> Rows:
-    from svfseg.bench.cost import strategy_cost
     from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
+    from svfseg.lab.bench.cost import strategy_cost
     from svfseg.tuning import STRATEGIES
 
     for name in parsed.strategies:

@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from svfseg.bench.cost import strategy_cost
 from svfseg.checkpoint import read_about, run_config
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config, to_dict
 from svfseg.files import replace_file
+from svfseg.lab.bench.cost import strategy_cost
 from svfseg.lab.bootstrap import Records
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.study_tables import summary

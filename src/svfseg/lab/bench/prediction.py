@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from svfseg.bench.measure import (
+from svfseg.config import BackboneConfig, ModelConfig
+from svfseg.lab.bench.measure import (
     Row,
     alternate,
     bounds,
@@ -14,7 +15,6 @@ from svfseg.bench.measure import (
     resident_bytes,
     spread,
 )
-from svfseg.config import BackboneConfig, ModelConfig
 from svfseg.models import build_model
 
 

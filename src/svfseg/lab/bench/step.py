@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from svfseg.bench.measure import (
+from svfseg.config import BackboneConfig
+from svfseg.lab.bench.measure import (
     Row,
     alternate,
     bounds,
@@ -22,7 +23,6 @@ from svfseg.bench.measure import (
     saved_bytes,
     spread,
 )
-from svfseg.config import BackboneConfig
 from svfseg.models import Backbone, build_backbone
 from svfseg.svf import apply_svf, fuse, merge_svf
 from svfseg.svf.layers import FactoredLayer

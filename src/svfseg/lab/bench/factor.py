@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from svfseg.bench.measure import Row
 from svfseg.config import BackboneConfig
+from svfseg.lab.bench.measure import Row
 from svfseg.models import build_backbone
 from svfseg.svf import apply_svf, merge_svf
 from svfseg.svf.apply import select_layers

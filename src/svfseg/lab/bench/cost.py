@@ -1,15 +1,20 @@
 """What a strategy costs: trained values, bytes of its task, operations and memory of a step."""
 
+import tempfile
+from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors.torch import save as save_tensors
 from torch.utils.flop_counter import FlopCounterMode
 
-from svfseg.bench.measure import Row, resident_bytes, saved_bytes
-from svfseg.checkpoint import start_model, task_bytes
+from svfseg.checkpoint import ADAPTER, _has_adapter, start_model
 from svfseg.config import TrainConfig
+from svfseg.lab.bench.measure import Row, resident_bytes, saved_bytes
 from svfseg.lab.training import Objective
 from svfseg.models import Backbone
+from svfseg.svf.adapter import save_adapter
+from svfseg.svf.layers import factored_layers
 from svfseg.tuning import tune
 
 
@@ -47,3 +52,21 @@ def strategy_cost(config: TrainConfig) -> Row:
         "kept bytes": kept,
         "resident bytes": resident_bytes(model),
     }
+
+
+def task_bytes(backbone: Backbone, config: TrainConfig) -> int:
+    """Bytes on disk of what a strategy trained of a backbone, without the head."""
+    if _has_adapter(config):
+        with tempfile.TemporaryDirectory() as folder:
+            save_adapter(backbone, Path(folder) / ADAPTER)
+            saved = sum(f.stat().st_size for f in (Path(folder) / ADAPTER).iterdir())
+    else:
+        saved = 0
+    factored = {f"{name}." for name, _ in factored_layers(backbone)}
+    rest = {
+        name: parameter.detach().contiguous()
+        for name, parameter in backbone.named_parameters()
+        if parameter.requires_grad
+        and not (saved and any(name.startswith(prefix) for prefix in factored))
+    }
+    return saved + (len(save_tensors(rest)) if rest else 0)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from svfseg.bench.measure import Row
 from svfseg.config import BackboneConfig, DataConfig, ModelConfig
 from svfseg.data import Episode, draw_test_list, novel_split, test_index
+from svfseg.lab.bench.measure import Row
 from svfseg.lab.evaluation import score
 from svfseg.lab.runtime import make_accelerator
 from svfseg.models import build_model

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from svfseg.bench.measure import Row
 from svfseg.config import TrainConfig
 from svfseg.data import TrainEpisodes, build_splits
+from svfseg.lab.bench.measure import Row
 from svfseg.lab.runtime import make_accelerator, seed_everything
 from svfseg.lab.training import Objective, batches
 from svfseg.models import build_model
