@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svfseg.functional import average_into, masked_average_pooling, prior_mask, resize
+from svfseg.models.functional import average_into, masked_average_pooling, prior_mask, resize
 
 
 def test_masked_average_pooling_by_loops() -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from svfseg import data
 from svfseg.config import BackboneConfig, DataConfig, ModelConfig
 from svfseg.data import Episode, draw_test_list, novel_split
-from svfseg.functional import prior_from_keys, prior_mask
 from svfseg.lab.evaluation import score
 from svfseg.lab.feature_cache import Sight, Views, keys_of, masks_of
 from svfseg.lab.runtime import make_accelerator
 from svfseg.models import build_model
+from svfseg.models.functional import prior_from_keys, prior_mask
 
 STICKERS = DataConfig(name="stickers", images=260, size=64)
 

@@ -13,7 +13,6 @@ With random base weights (weights: none), which nobody can load again, and with 
 learner (model.base), model.safetensors holds the whole model and there is no adapter.
 """
 
-import hashlib
 import io
 import json
 from dataclasses import replace
@@ -29,23 +28,14 @@ from torch import Tensor, nn
 from svfseg.config import ModelConfig, TrainConfig, from_dict, read_config
 from svfseg.files import replace_folder
 from svfseg.models import BAM, Backbone, PSPNet, build_model
-from svfseg.models.published import import_published
-from svfseg.models.weights import read_weights
+from svfseg.models.convert import import_published
+from svfseg.models.weights import backbone_fingerprint, read_weights
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.svf.layers import factored_layers
 from svfseg.tuning import finish_svf, merge_tuned, tune
 
 FORMAT = 1
 ADAPTER = "adapter"
-
-
-def backbone_fingerprint(backbone: nn.Module) -> str:
-    """16 hexadecimal digits over every tensor of a plain backbone, or of a head on it."""
-    digest = hashlib.sha256()
-    for name, tensor in backbone.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def save_checkpoint(

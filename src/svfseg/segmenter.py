@@ -15,11 +15,12 @@ from svfseg._version import __version__
 from svfseg.adapt import Support, adapt, tuning_of
 from svfseg.annotations.inputs import Given, as_image, as_mask, check_marked
 from svfseg.calibration import decide
-from svfseg.checkpoint import backbone_fingerprint, load_head
+from svfseg.checkpoint import load_head
 from svfseg.data.images import Array, digest
 from svfseg.data.index import Sample
 from svfseg.data.windows import blend, cut, marked_windows, windows
 from svfseg.device import resolve
+from svfseg.models.weights import backbone_fingerprint
 from svfseg.outline import Outliner, Seen, by_class, with_views
 from svfseg.rules import Rule, find_rules, left_out_iou
 from svfseg.sources import find_model

@@ -11,10 +11,10 @@ from torch import nn
 
 from svfseg.checkpoint import load_run, restore_model, start_model
 from svfseg.config import EvalConfig, TrainConfig, TuningConfig
-from svfseg.functional import generalized_map, gram, gram_difference
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.training import train
 from svfseg.models import BAM, PSPNet
+from svfseg.models.functional import generalized_map, gram, gram_difference
 from svfseg.tuning import merge_tuned, tune
 from tests.data.test_files import folder_of
 from tests.models.test_heads import episode, loss_of, tiny

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from svfseg.config import BackboneConfig, ModelConfig
 from svfseg.models import build_model
-from svfseg.models.published import import_published
+from svfseg.models.convert import import_published
 
 pytestmark = pytest.mark.shared
 

@@ -29,10 +29,10 @@ from svfseg.data import (
     test_index,
 )
 from svfseg.data.transforms import fit_mask, logits_at_original, numbered, to_ids
-from svfseg.functional import generalized_map
 from svfseg.lab.feature_cache import Sight, Views, masks_of
 from svfseg.lab.metrics import ClassMeter, IoUMeter
 from svfseg.lab.runtime import environment, make_accelerator
+from svfseg.models.functional import generalized_map
 
 Resize = Literal["original", "square"]
 Progress = Callable[[int, int], None]
@@ -169,7 +169,7 @@ def score_generalized(
         episodes: what to score.
         size: side of the square that images are fitted to.
         accelerator: where to compute, in one process.
-        threshold: see `svfseg.functional.generalized_map`.
+        threshold: see `svfseg.models.functional.generalized_map`.
         workers: processes that load data.
         progress: called with (episodes done, episodes in all).
 

@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Subset
 
 from svfseg.checkpoint import (
-    backbone_fingerprint,
     load_training,
     read_about,
     restore_model,
@@ -34,8 +33,9 @@ from svfseg.lab.runtime import (
     seed_everything,
     set_random_state,
 )
-from svfseg.lab.validation import make_judge, takes_images
-from svfseg.models import HEADS
+from svfseg.lab.validation import make_judge
+from svfseg.models import HEADS, takes_images
+from svfseg.models.weights import backbone_fingerprint
 from svfseg.tuning import STRATEGIES, trained_parameters, tune
 
 LOG_EVERY = 20

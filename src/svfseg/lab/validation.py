@@ -16,6 +16,7 @@ from svfseg.data import (
     test_index,
 )
 from svfseg.lab.evaluation import score, score_classes
+from svfseg.models import takes_images
 
 # Validation episodes must not move with the training seed, or runs would not be comparable.
 VALIDATION_SEED = 0
@@ -78,12 +79,6 @@ def make_judge(
         return found
 
     return judge
-
-
-def takes_images(model: nn.Module) -> bool:
-    """Whether a model learns classes from single images, not from episodes."""
-    inputs: tuple[str, ...] = getattr(model, "inputs", ())
-    return "image" in inputs
 
 
 def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, list[Episode]]:

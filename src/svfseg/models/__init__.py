@@ -48,3 +48,9 @@ def build_model(config: ModelConfig) -> nn.Module:
         return HEADS[config.head](backbone, config)
     head: nn.Module = look_up(config.head, HEADS, "head")(backbone)
     return head
+
+
+def takes_images(model: nn.Module) -> bool:
+    """Whether a model learns classes from single images, not from episodes."""
+    inputs: tuple[str, ...] = getattr(model, "inputs", ())
+    return "image" in inputs

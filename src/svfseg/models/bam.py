@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svfseg.functional import gram, gram_difference, resize
 from svfseg.models.aspp import Decoder
 from svfseg.models.backbone import STAGES, Backbone, WholeBackbone
+from svfseg.models.functional import gram, gram_difference, resize
 from svfseg.models.matching import Match, Matching, QueryView, SupportView, encode_episode
 from svfseg.models.pspnet import BaseLearner, PSPNet
 

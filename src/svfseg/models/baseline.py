@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from svfseg.functional import resize
 from svfseg.models.aspp import Decoder
 from svfseg.models.backbone import Backbone
+from svfseg.models.functional import resize
 from svfseg.models.matching import Matching, QueryView, SupportView, encode_episode
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svfseg.functional import average_into, resize
 from svfseg.models.backbone import Backbone, Features
+from svfseg.models.functional import average_into, resize
 from svfseg.models.matching import first_equal
 
 # A support's inside and outside are each summed up by so many directions, so that neither wins by

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from svfseg.functional import (
+from svfseg.models.backbone import Backbone, Features
+from svfseg.models.functional import (
     masked_average_pooling,
     prior_from_keys,
     prior_mask,
     resize,
 )
-from svfseg.models.backbone import Backbone, Features
 
 
 class Match(NamedTuple):

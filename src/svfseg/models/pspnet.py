@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svfseg.functional import resize
 from svfseg.models.backbone import Backbone
+from svfseg.models.functional import resize
 
 BINS = (1, 2, 3, 6)
 

@@ -1,5 +1,6 @@
 """Weight files: read safely, and loaded into a network only if they are its own."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,3 +76,12 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
 
 def _more(keys: Sequence[str], shown: int = 3) -> str:
     return f" and {len(keys) - shown} more" if len(keys) > shown else ""
+
+
+def backbone_fingerprint(backbone: nn.Module) -> str:
+    """16 hexadecimal digits over every tensor of a plain backbone, or of a head on it."""
+    digest = hashlib.sha256()
+    for name, tensor in backbone.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
