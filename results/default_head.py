@@ -12,7 +12,7 @@ from pathlib import Path
 
 from svfseg.checkpoint import load_head, run_config
 from svfseg.config import write_config
-from svfseg.sources import DEFAULT
+from svfseg.segmenter.hub import DEFAULT
 
 
 def keep(run: Path) -> None:

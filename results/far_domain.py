@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from svfseg import FewShotSegmenter
-from svfseg.adapt import PRESETS
+from svfseg.segmenter.adaptation import PRESETS
 
 ROWS = Path(__file__).parent / "far_domain.csv"
 FIELDS = ("part", "shot", "draw", "adapt", "steps", "lr", "size", "tile", "iou", "taken", "seconds")

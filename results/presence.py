@@ -18,7 +18,7 @@ from statistics import mean
 from unittest import mock
 
 from svfseg import calibration, rules
-from svfseg.calibration import presence_cut
+from svfseg.segmenter.calibration import presence_cut
 
 ROWS = Path(__file__).parent / "presence.jsonl"
 SHOTS, DRAWS, PRIORS = (2, 3, 5), 3, (0, 1, 2, 4, 8)

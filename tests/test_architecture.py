@@ -40,7 +40,7 @@ def test_settings_and_help_load_no_torch(code: str) -> None:
 
 
 def test_a_report_is_written_without_torch() -> None:
-    script = "import sys, svfseg.report\nassert 'torch' not in sys.modules"
+    script = "import sys, svfseg.segmenter.report\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
 

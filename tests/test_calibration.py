@@ -8,15 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svfseg.calibration import (
+from svfseg.segmenter.calibration import (
     CUTS,
     PRIOR,
     best_cut,
-    evidence,
     free_part,
     least_errors,
     presence_cut,
 )
+from svfseg.segmenter.inference import evidence
 
 
 def test_the_cut_with_the_highest_iou() -> None:

@@ -13,9 +13,9 @@ from svfseg import FewShotSegmenter
 from svfseg.cli import main
 from svfseg.config import BackboneConfig, ModelConfig
 from svfseg.data import synthetic as stickers
-from svfseg.export import TOLERANCE, export
 from svfseg.models import build_model
-from svfseg.outline import Outliner, by_class, with_views
+from svfseg.segmenter.export import TOLERANCE, export
+from svfseg.segmenter.inference import Outliner, by_class, with_views
 from tests.test_cli import fails
 
 SIZE = 128

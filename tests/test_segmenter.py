@@ -17,11 +17,21 @@ from PIL import Image
 from sklearn.base import clone
 
 from svfseg import FewShotSegmenter
-from svfseg.adapt import FASTER, LONGER, PRESETS, Preset, Support, _Count, _Tuning, adapt, start
 from svfseg.data import synthetic as stickers
 from svfseg.data.index import Sample
 from svfseg.segmenter import NotFittedError
-from svfseg.sources import DEFAULT
+from svfseg.segmenter.adaptation import (
+    FASTER,
+    LONGER,
+    PRESETS,
+    Preset,
+    Support,
+    _Count,
+    _Tuning,
+    adapt,
+    start,
+)
+from svfseg.segmenter.hub import DEFAULT
 
 SIZE = 128
 
@@ -255,7 +265,7 @@ def test_tiles_cover_a_large_image(scenes: dict[int, list[Sample]]) -> None:
 
 
 def test_a_head_without_views_serves_too(scenes: dict[int, list[Sample]]) -> None:
-    from svfseg.outline import Outliner, Plain, by_class, with_views
+    from svfseg.segmenter.inference import Outliner, Plain, by_class, with_views
 
     base, _ = tiny()._base()
     plain = Plain(base)
@@ -328,8 +338,8 @@ def test_tuning_ends_when_nothing_is_gained(
     """With a rate of nothing it ends after its patience; a lucky first episode ends nothing."""
     supports = [Support(sample, i) for i, sample in enumerate(of(scenes)[:2])]
     base, _ = tiny()._base()
-    monkeypatch.setattr("svfseg.adapt.PATIENCE", 3)
-    monkeypatch.setattr("svfseg.adapt.MEMORY", 2)
+    monkeypatch.setattr("svfseg.segmenter.adaptation.PATIENCE", 3)
+    monkeypatch.setattr("svfseg.segmenter.adaptation.MEMORY", 2)
     losses = iter([0.1, *[0.5] * 20])
     monkeypatch.setattr(
         "torch.nn.functional.cross_entropy",
@@ -443,7 +453,7 @@ def test_a_model_of_the_hub(tmp_path: Path) -> None:
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text(snapshot.name)
     program = (
-        "from svfseg import FewShotSegmenter; from svfseg.sources import find_model\n"
+        "from svfseg import FewShotSegmenter; from svfseg.segmenter.hub import find_model\n"
         "FewShotSegmenter.from_pretrained('owner/name', device='cpu')\n"
         "print(find_model('owner/name'))"
     )

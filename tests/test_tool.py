@@ -53,7 +53,7 @@ def test_fit_takes_a_folder_images_or_a_list(own: Path, tmp_path: Path) -> None:
             mask.convert("RGB").save(tmp_path / f"grey/{i}.png")
     folders = ["--support", str(own / "supports/images"), "--mask", str(tmp_path / "grey")]
     assert main(["fit", *folders, *common, "--out", str(tmp_path / "c.svf")]) == 0
-    from svfseg.task import read_task
+    from svfseg.segmenter.task_file import read_task
 
     paths = (own / "thing.svf", *(tmp_path / f"{name}.svf" for name in "abc"))
     tasks = [read_task(path).about for path in paths]

@@ -41,7 +41,7 @@ _HOMES = {
     "build_backbone": "svfseg.models",
     "train": "svfseg.lab.training",
     "evaluate": "svfseg.lab.evaluation",
-    "FewShotSegmenter": "svfseg.segmenter",
+    "FewShotSegmenter": "svfseg.segmenter.estimator",
     "TrainConfig": "svfseg.config",
     "EvalConfig": "svfseg.config",
 }

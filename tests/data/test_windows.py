@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svfseg.data.index import Sample
-from svfseg.data.windows import Window, blend, cut, marked_windows, windows
+from svfseg.segmenter.tiling import Window, blend, cut, marked_windows, windows
 
 
 @given(st.integers(1, 120), st.integers(1, 120), st.integers(8, 70), st.floats(0, 0.8))

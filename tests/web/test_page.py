@@ -13,8 +13,8 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from svfseg import FewShotSegmenter
-from svfseg.data.photographs import photographs
-from svfseg.task import read_task
+from svfseg.segmenter.negatives import photographs
+from svfseg.segmenter.task_file import read_task
 from tests.web.browser import (
     browser,
     click_outline,

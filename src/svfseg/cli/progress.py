@@ -161,7 +161,7 @@ class ImageProgress(_Bar):
         super().__init__(label)
 
     def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.predictions.predict_folder`."""
+        """Take a report of `svfseg.segmenter.batch.predict_folder`."""
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in report["share"].items())
         sure = min(report["confidence"].values())
         print(f"{report['mask']}: {shares} of the image, confidence {sure:.2f}", flush=True)

@@ -178,7 +178,7 @@ def run_predict(arguments: Sequence[str]) -> None:
         raise FileNotFoundError(f"no task or run at {parsed.task}: expected a file that fit wrote")
     from svfseg.annotations.folders import check_images, find_images
     from svfseg.cli.progress import ImageProgress
-    from svfseg.predictions import predict_folder
+    from svfseg.segmenter.batch import predict_folder
 
     check_images(find_images(parsed.query, none=parsed.watch))  # before the network is built
     segmenter, task = _segmenter(parsed, supports, marks)
@@ -239,8 +239,8 @@ def _segmenter(
 def run_export(arguments: Sequence[str]) -> None:
     """Run ``svfseg export TASK --out DIR``."""
     parsed = parse(ExportArguments, "export", arguments)
-    from svfseg.export import export
     from svfseg.segmenter import FewShotSegmenter
+    from svfseg.segmenter.export import export
 
     segmenter = FewShotSegmenter.load(parsed.task, parsed.model, "cpu")
     for name, apart in export(segmenter, parsed.out, parsed.int8, parsed.openvino).items():
@@ -252,7 +252,7 @@ def run_export(arguments: Sequence[str]) -> None:
 def run_report(arguments: Sequence[str]) -> None:
     """Run ``svfseg report DIR``."""
     parsed = parse(ReportArguments, "report", arguments)
-    from svfseg.report import write_report
+    from svfseg.segmenter.report import write_report
 
     print(f"wrote {write_report(parsed.predictions, parsed.out)}")
 

@@ -53,7 +53,7 @@ def run_app(arguments: Sequence[str]) -> None:
     with _listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr)
         from svfseg.annotations.folders import find_images
-        from svfseg.sources import find_model
+        from svfseg.segmenter.hub import find_model
         from svfseg.web.limits import Limits
         from svfseg.web.page import PageSettings, create_page
         from svfseg.web.project import Project

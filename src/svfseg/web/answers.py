@@ -9,8 +9,8 @@ from PIL import Image
 
 from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco
-from svfseg.calibration import decide
 from svfseg.data.images import Array, overlay, read_mask
+from svfseg.segmenter.calibration import decide
 from svfseg.web.project import COLORS, Project, is_example
 
 

@@ -19,10 +19,10 @@ from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydantic import BaseModel
 
-from svfseg.adapt import PRESETS
 from svfseg.annotations.marks import draw_marks
 from svfseg.annotations.writers import WRITERS
 from svfseg.data.images import Array
+from svfseg.segmenter.adaptation import PRESETS
 from svfseg.web.answers import draw_answer, export_masks
 from svfseg.web.jobs import BusyError, Worker
 from svfseg.web.limits import COOKIE, Gate, Limits

@@ -19,7 +19,7 @@ from svfseg.annotations.writers import palette
 from svfseg.data.images import Array, read_mask
 from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter, Segmentation
-from svfseg.task import rename_classes
+from svfseg.segmenter.task_file import rename_classes
 from svfseg.web.uploads import decode_image
 
 STATE, TASK = "project.json", "task.svf"

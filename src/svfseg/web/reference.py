@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "service.html"
+TEMPLATE = Path(__file__).parent / "templates" / "service.html"
 
 
 def render_reference(schema: Mapping[str, Any], base: str, token: bool) -> str:

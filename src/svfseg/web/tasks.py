@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter
-from svfseg.sources import find_model
-from svfseg.task import read_task
+from svfseg.segmenter.hub import find_model
+from svfseg.segmenter.task_file import read_task
 from svfseg.web.problems import DamagedTaskError, UnknownTaskError
 
 NAME = r"^[A-Za-z0-9_-]{1,64}$"

@@ -15,8 +15,8 @@ from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array, overlay
 from svfseg.files import replace_file
-from svfseg.report import LOG, read_predictions
 from svfseg.segmenter import FewShotSegmenter, Segmentation
+from svfseg.segmenter.report import LOG, read_predictions
 
 logger = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0

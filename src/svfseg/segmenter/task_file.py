@@ -15,8 +15,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from svfseg.adapt import Adapted, frozen_copy, start, tuning_of
 from svfseg.files import replace_file
+from svfseg.segmenter.adaptation import Adapted, frozen_copy, start, tuning_of
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.svf.layers import factored_layers
 

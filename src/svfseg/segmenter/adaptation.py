@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from svfseg.config import TuningConfig
 from svfseg.data.index import Sample
-from svfseg.data.photographs import photographs
 from svfseg.data.transforms import augment, class_mask, to_ids, to_tensor
+from svfseg.segmenter.negatives import photographs
 from svfseg.tuning import merge_tuned, tune
 
 Report = Callable[[dict[str, Any]], None]

@@ -12,19 +12,18 @@ import numpy.typing as npt
 from torch import nn
 
 from svfseg._version import __version__
-from svfseg.adapt import Support, adapt, tuning_of
 from svfseg.annotations.inputs import Given, as_image, as_mask, check_marked
-from svfseg.calibration import decide
 from svfseg.checkpoint import load_head
 from svfseg.data.images import Array, digest
 from svfseg.data.index import Sample
-from svfseg.data.windows import blend, cut, marked_windows, windows
 from svfseg.device import resolve
 from svfseg.models.weights import backbone_fingerprint
-from svfseg.outline import Outliner, Seen, by_class, with_views
-from svfseg.rules import Rule, find_rules, left_out_iou
-from svfseg.sources import find_model
-from svfseg.task import Task, read_task, restore_adapted, save_task
+from svfseg.segmenter.adaptation import Support, adapt, tuning_of
+from svfseg.segmenter.calibration import Rule, decide, find_rules, left_out_iou
+from svfseg.segmenter.hub import find_model
+from svfseg.segmenter.inference import Outliner, Seen, by_class, with_views
+from svfseg.segmenter.task_file import Task, read_task, restore_adapted, save_task
+from svfseg.segmenter.tiling import blend, cut, marked_windows, windows
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -69,7 +68,7 @@ class FewShotSegmenter:
             "owner/name" of the Hugging Face hub that holds one.
         adapt: None (the head as it is) or what is tuned on the supports: "svf", "norm", "lora",
             "full".
-        steps: of that tuning; None chooses (see `svfseg.adapt.adapt`).
+        steps: of that tuning; None chooses (see `svfseg.segmenter.adaptation.adapt`).
         lr: of it; None takes the preset's.
         size: side that whole images, or tiles, are fitted to, in pixels; None is the model's own.
         tile: False fits the whole image; True cuts it into squares of ``size`` at its own

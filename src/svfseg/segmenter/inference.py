@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svfseg.calibration import evidence
 from svfseg.data.images import Array
 from svfseg.data.index import Sample
 from svfseg.data.transforms import (
@@ -70,7 +70,7 @@ class Seen(NamedTuple):
 
     Attributes:
         maps: (classes, height, width), probability, float32 on the CPU.
-        evidence: one value a class: see `svfseg.calibration.evidence`.
+        evidence: one value a class: see `svfseg.segmenter.inference.evidence`.
     """
 
     maps: Tensor
@@ -175,3 +175,29 @@ def _evidence(query: Any, shots: Sequence[Any], square: Tensor, height: int, wid
     rows = max(1, round(deep.shape[1] * height / square.shape[0]))
     columns = max(1, round(deep.shape[2] * width / square.shape[1]))
     return evidence(deep[:, :rows, :columns], keys, found)
+
+
+def evidence(deep: Tensor, keys: Tensor, found: Tensor) -> float:
+    """How much what was outlined, and the image at its best, look like the supports.
+
+    The prior mask is stretched to [0, 1] in each image, so a head outlines something in any image.
+    What tells whether the class is there is the similarity before that: the mean of its
+    highest 2 % of positions, and of all positions weighed by the probability of the class.
+
+    Args:
+        deep: (channels, height, width), deep features of the query.
+        keys: (channels, positions), those inside the supports' masks.
+        found: (rows, columns), probability of the class.
+
+    Returns:
+        A cosine in [-1, 1].
+    """
+    query = F.normalize(deep.flatten(1), dim=0)
+    inside = F.normalize(keys[:, keys.norm(dim=0) > 0], dim=0)
+    if inside.shape[1] == 0:
+        return 0.0
+    nearest = (inside.T @ query).amax(dim=0)
+    share = F.interpolate(found[None, None], deep.shape[-2:], mode="area").flatten()
+    weighed = (nearest * share).sum() / share.sum().clamp_min(1e-6)
+    best = nearest.topk(max(1, len(nearest) // 50)).values.mean()
+    return float((weighed + best) / 2)

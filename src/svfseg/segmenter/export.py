@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from svfseg.data.photographs import photographs
 from svfseg.data.transforms import fit_image, to_tensor
 from svfseg.files import replace_file
 from svfseg.models.onnx import GRAPHS
 from svfseg.segmenter import FewShotSegmenter
+from svfseg.segmenter.negatives import photographs
 
 # How far ONNX Runtime may lie from PyTorch, in probability.
 TOLERANCE = 1e-3
