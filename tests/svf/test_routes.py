@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from svfseg.lab.bench.measure import saved_bytes
 from svfseg.svf import apply_svf, merge_svf, set_route, svf_parameters
+from svfseg.svf.functional import ROUTES, Geometry, multiplications, positions
 from svfseg.svf.layers import FactoredLayer
-from svfseg.svf.routes import ROUTES, Geometry, multiplications, positions
 from tests.svf.layer_table import CASES, error, made
 
 every_layer = pytest.mark.parametrize("name", CASES)

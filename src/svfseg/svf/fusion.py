@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from svfseg.svf.classes import mixed, rebuild
+from svfseg.svf.class_swap import mixed, rebuild
 from svfseg.svf.layers import FactoredLayer, can_fold
 
 # Classes that add something after the normalisation, by name, so that their library is not

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svfseg.svf.cache import cached
-from svfseg.svf.classes import mixed, rebuild
+from svfseg.svf.class_swap import mixed, rebuild
 from svfseg.svf.factorize import Factors, factorize, recompose, unfold
-from svfseg.svf.routes import (
+from svfseg.svf.functional import (
     ROUTES,
     Factored,
     Geometry,
@@ -91,7 +91,7 @@ class FactoredLayer(nn.Module):
         return self.s * self.gain if self.svf_scale == "relative" else self.s
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer's output, by the route that `route_for` picks (see `svfseg.svf.routes`).
+        """The base layer's output, by the route that `route_for` picks.
 
         A class with a forward of its own (dynamic padding, standardised weights) may use its
         weight in any way, and a half-precision layer rounds once: both get the recomposed one.
@@ -352,7 +352,7 @@ def uninstall(layer: FactoredLayer) -> None:
 
 
 def set_route(model: nn.Module, route: Route) -> nn.Module:
-    """Choose how the factored layers of a model compute; see `svfseg.svf.routes`.
+    """Choose how the factored layers of a model compute; see `svfseg.svf.functional`.
 
     Args:
         model: with factored layers, or one itself.
