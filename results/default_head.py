@@ -10,9 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from svfseg.checkpoint import load_head, run_config
 from svfseg.config import write_config
 from svfseg.segmenter.hub import DEFAULT
+from svfseg.tuning.checkpoint import load_head, run_config
 
 
 def keep(run: Path) -> None:

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from svfseg.checkpoint import read_about
 from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config
 from svfseg.data.pascal import CLASSES
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.training import train
+from svfseg.tuning.checkpoint import read_about
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs" / "pascal5i_reduced"

@@ -14,7 +14,7 @@ from svfseg.lab.spectra import focus, layer_spectra
 from svfseg.lab.training import train
 from svfseg.models import Backbone, build_backbone
 from svfseg.svf import singular_values
-from svfseg.tuning import STRATEGIES
+from svfseg.tuning.strategies import STRATEGIES
 from tests.data.test_files import folder_of
 from tests.test_train import config_of
 from tests.test_tuning import nudge, tuned

@@ -111,7 +111,7 @@ def _factor_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_cost_of_every_strategy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from svfseg.tuning import STRATEGIES
+    from svfseg.tuning.strategies import STRATEGIES
 
     out = tmp_path / "rows.jsonl"
     words = ["bench", "cost", "--backbone", "test_resnet", "--size", "65", "--json", str(out)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svfseg import FewShotSegmenter, load_adapter
-from svfseg.checkpoint import load_run
+from svfseg.tuning.checkpoint import load_run
 
 FOLDER = Path(__file__).parent / "fixtures" / "format1"
 EXPECTED = np.load(FOLDER / "expected.npz")

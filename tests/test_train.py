@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from svfseg.checkpoint import load_run, restore_model
 from svfseg.config import (
     BackboneConfig,
     DataConfig,
@@ -27,6 +26,7 @@ from svfseg.config import (
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.training import decay, train
 from svfseg.svf.layers import FactoredLayer
+from svfseg.tuning.checkpoint import load_run, restore_model
 from tests.data.test_files import folder_of
 
 
@@ -99,7 +99,7 @@ def test_learning_lowers_the_loss_and_moves_only_what_the_strategy_tunes(
     trained = restore_model(run / "best", config)
     torch.manual_seed(config.seed)
     from svfseg.models import build_model
-    from svfseg.tuning import tune
+    from svfseg.tuning.strategies import tune
 
     fresh = build_model(config.model)
     tune(fresh, config.tuning)

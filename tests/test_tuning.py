@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from svfseg.checkpoint import load_run, restore_model
 from svfseg.config import BackboneConfig, TuningConfig
 from svfseg.lab.training import train
 from svfseg.models import Backbone, build_backbone
-from svfseg.tuning import STRATEGIES, merge_tuned, tune
+from svfseg.tuning.checkpoint import load_run, restore_model
+from svfseg.tuning.strategies import STRATEGIES, merge_tuned, tune
 from tests.data.test_files import folder_of
 from tests.test_train import config_of, tensors
 

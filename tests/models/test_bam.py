@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from svfseg.checkpoint import load_run, restore_model, start_model
 from svfseg.config import EvalConfig, TrainConfig, TuningConfig
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.training import train
 from svfseg.models import BAM, PSPNet
 from svfseg.models.functional import generalized_map, gram, gram_difference
-from svfseg.tuning import merge_tuned, tune
+from svfseg.tuning.checkpoint import load_run, restore_model, start_model
+from svfseg.tuning.strategies import merge_tuned, tune
 from tests.data.test_files import folder_of
 from tests.models.test_heads import episode, loss_of, tiny
 from tests.test_train import config_of

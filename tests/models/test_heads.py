@@ -11,7 +11,7 @@ from svfseg.lab.training import Objective
 from svfseg.models import HEADS, build_model
 from svfseg.models.dense import summed_up
 from svfseg.svf import merge_svf
-from svfseg.tuning import STRATEGIES, tune
+from svfseg.tuning.strategies import STRATEGIES, tune
 
 # pspnet learns from single images: see test_bam.py
 EPISODIC = [head for head in HEADS if head != "pspnet"]

@@ -130,8 +130,8 @@ def test_import_checkpoint_command_for_bam(
     parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Classes and shots are read from the file."""
-    from svfseg.checkpoint import load_run
     from svfseg.cli import main
+    from svfseg.tuning.checkpoint import load_run
 
     file = tmp_path / "bam.safetensors"
     save_file(reference_state(parity, "bam_resnet50_5shot"), file)
@@ -149,8 +149,8 @@ def test_import_checkpoint_command_for_bam(
 
 def test_import_checkpoint_command_for_a_pspnet(parity: Path, tmp_path: Path) -> None:
     """It becomes a run that BAM starts from, and so does the file itself."""
-    from svfseg.checkpoint import load_run, start_model
     from svfseg.cli import main
+    from svfseg.tuning.checkpoint import load_run, start_model
 
     file, run = tmp_path / "pspnet.safetensors", tmp_path / "run"
     save_file(reference_pspnet(parity), file)

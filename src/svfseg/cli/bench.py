@@ -182,7 +182,7 @@ def _data(parsed: DataArguments) -> Rows:
 def _cost(parsed: CostArguments) -> Rows:
     from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
     from svfseg.lab.bench.cost import strategy_cost
-    from svfseg.tuning import STRATEGIES
+    from svfseg.tuning.strategies import STRATEGIES
 
     for name in parsed.strategies:
         if name not in STRATEGIES:

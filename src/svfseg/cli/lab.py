@@ -182,11 +182,11 @@ def run_eval(arguments: Sequence[str]) -> None:
 def run_inspect(arguments: Sequence[str]) -> None:
     """Run ``svfseg inspect MODEL``."""
     parsed = parse(InspectArguments, "inspect", arguments)
-    from svfseg.checkpoint import run_config
     from svfseg.config import BackboneConfig
     from svfseg.models import build_backbone
     from svfseg.svf import plan_svf
-    from svfseg.tuning import stages_pattern
+    from svfseg.tuning.checkpoint import run_config
+    from svfseg.tuning.strategies import stages_pattern
 
     folder = Path(parsed.model)
     if folder.is_dir():

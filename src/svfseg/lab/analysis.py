@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from svfseg._version import __version__
-from svfseg.checkpoint import read_about, restore_model, run_config, start_model
 from svfseg.config import TrainConfig
 from svfseg.data import Episode, Split, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
@@ -31,6 +30,7 @@ from svfseg.lab.spectra import (
     queries_of,
 )
 from svfseg.models import Backbone
+from svfseg.tuning.checkpoint import read_about, restore_model, run_config, start_model
 
 PICTURES = 6
 

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import nn
 
 from svfseg._version import __version__
-from svfseg.checkpoint import load_run, restore_model, run_config
 from svfseg.config import (
     BackboneConfig,
     DataConfig,
@@ -33,6 +32,7 @@ from svfseg.lab.evaluation import evaluate
 from svfseg.lab.metrics import IoUMeter
 from svfseg.lab.training import Report, train
 from svfseg.svf import singular_values, spectrum
+from svfseg.tuning.checkpoint import load_run, restore_model, run_config
 
 PAGE = "demo.html"
 EXAMPLES = 10

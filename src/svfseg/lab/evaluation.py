@@ -14,7 +14,6 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from svfseg.checkpoint import load_head
 from svfseg.config import EvalConfig
 from svfseg.data import (
     Episode,
@@ -33,6 +32,7 @@ from svfseg.lab.feature_cache import Sight, Views, masks_of
 from svfseg.lab.metrics import ClassMeter, IoUMeter
 from svfseg.lab.runtime import environment, make_accelerator
 from svfseg.models.functional import generalized_map
+from svfseg.tuning.checkpoint import load_head
 
 Resize = Literal["original", "square"]
 Progress = Callable[[int, int], None]

@@ -6,11 +6,11 @@ from typing import cast
 
 from torch import nn
 
-from svfseg.checkpoint import save_checkpoint
 from svfseg.config import TrainConfig, write_config
 from svfseg.models import build_model
 from svfseg.models.convert import import_published, sizes
 from svfseg.models.weights import backbone_fingerprint, read_weights
+from svfseg.tuning.checkpoint import save_checkpoint
 
 
 def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:

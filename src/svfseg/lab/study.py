@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from svfseg.checkpoint import read_about, run_config
 from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config, to_dict
 from svfseg.files import replace_file
 from svfseg.lab.bench.cost import strategy_cost
@@ -21,6 +20,7 @@ from svfseg.lab.bootstrap import Records
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.study_tables import summary
 from svfseg.lab.training import check, train
+from svfseg.tuning.checkpoint import read_about, run_config
 
 Settings = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]

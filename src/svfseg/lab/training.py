@@ -15,14 +15,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Subset
 
-from svfseg.checkpoint import (
-    load_training,
-    read_about,
-    restore_model,
-    run_config,
-    save_checkpoint,
-    start_model,
-)
 from svfseg.config import OptimConfig, TrainConfig, look_up, write_config
 from svfseg.data import BENCHMARKS, ClassCrops, Split, TrainEpisodes, build_splits, collate
 from svfseg.lab.runtime import (
@@ -36,7 +28,15 @@ from svfseg.lab.runtime import (
 from svfseg.lab.validation import make_judge
 from svfseg.models import HEADS, takes_images
 from svfseg.models.weights import backbone_fingerprint
-from svfseg.tuning import STRATEGIES, trained_parameters, tune
+from svfseg.tuning.checkpoint import (
+    load_training,
+    read_about,
+    restore_model,
+    run_config,
+    save_checkpoint,
+    start_model,
+)
+from svfseg.tuning.strategies import STRATEGIES, trained_parameters, tune
 
 LOG_EVERY = 20
 EPISODE = ("query", "support", "support_mask", "target")

@@ -16,7 +16,7 @@ from svfseg.config import TuningConfig
 from svfseg.data.index import Sample
 from svfseg.data.transforms import augment, class_mask, to_ids, to_tensor
 from svfseg.segmenter.negatives import photographs
-from svfseg.tuning import merge_tuned, tune
+from svfseg.tuning.strategies import merge_tuned, tune
 
 Report = Callable[[dict[str, Any]], None]
 

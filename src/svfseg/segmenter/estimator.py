@@ -13,7 +13,6 @@ from torch import nn
 
 from svfseg._version import __version__
 from svfseg.annotations.inputs import Given, as_image, as_mask, check_marked
-from svfseg.checkpoint import load_head
 from svfseg.data.images import Array, digest
 from svfseg.data.index import Sample
 from svfseg.device import resolve
@@ -24,6 +23,7 @@ from svfseg.segmenter.hub import find_model
 from svfseg.segmenter.inference import Outliner, Seen, by_class, with_views
 from svfseg.segmenter.task_file import Task, read_task, restore_adapted, save_task
 from svfseg.segmenter.tiling import blend, cut, marked_windows, windows
+from svfseg.tuning.checkpoint import load_head
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -116,7 +116,7 @@ class FewShotSegmenter:
 
         Raises:
             FileNotFoundError: no such run, file or repository.
-            ValueError: a damaged one; or see `svfseg.checkpoint.load_head`.
+            ValueError: a damaged one; or see `svfseg.tuning.checkpoint.load_head`.
         """
         if str(source).endswith(".svf"):
             return cls.load(source, **parameters)

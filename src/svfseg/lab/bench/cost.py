@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch.utils.flop_counter import FlopCounterMode
 
-from svfseg.checkpoint import ADAPTER, _has_adapter, start_model
 from svfseg.config import TrainConfig
 from svfseg.lab.bench.measure import Row, resident_bytes, saved_bytes
 from svfseg.lab.training import Objective
 from svfseg.models import Backbone
 from svfseg.svf.adapter import save_adapter
 from svfseg.svf.layers import factored_layers
-from svfseg.tuning import tune
+from svfseg.tuning.checkpoint import ADAPTER, _has_adapter, start_model
+from svfseg.tuning.strategies import tune
 
 
 def strategy_cost(config: TrainConfig) -> Row:

@@ -11,7 +11,7 @@ from svfseg.lab.bench.measure import Row
 from svfseg.lab.runtime import make_accelerator, seed_everything
 from svfseg.lab.training import Objective, batches
 from svfseg.models import build_model
-from svfseg.tuning import tune
+from svfseg.tuning.strategies import tune
 
 BAR = 0.05
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from svfseg.svf.classes import mixed, rebuild
+from svfseg.svf.class_swap import mixed, rebuild
 
 
 class Bottleneck(nn.Module):
@@ -72,7 +72,7 @@ def add_adapters(net: nn.Module, pattern: str, width: int, image: Tensor) -> int
 
     Args:
         net: the network, changed in place.
-        pattern: regular expression on whole dotted names, as of `svfseg.tuning.stages_pattern`.
+        pattern: regular expression on whole dotted names, as `stages_pattern` gives.
         width: channels between the two 1x1 convolutions.
         image: an input of any size, to see how many channels each block gives.
 

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from svfseg.config import TuningConfig, look_up
-from svfseg.inserts import (
+from svfseg.models import Backbone
+from svfseg.svf import apply_svf, fuse, merge_svf, set_route
+from svfseg.svf.layers import FactoredLayer
+from svfseg.tuning.modules import (
     add_adapters,
     add_lora,
     add_scales,
@@ -16,9 +19,6 @@ from svfseg.inserts import (
     merge_lora,
     merge_scales,
 )
-from svfseg.models import Backbone
-from svfseg.svf import apply_svf, fuse, merge_svf, set_route
-from svfseg.svf.layers import FactoredLayer
 
 Progress = Callable[[int, int], None]
 

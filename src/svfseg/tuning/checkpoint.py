@@ -32,7 +32,7 @@ from svfseg.models.convert import import_published
 from svfseg.models.weights import backbone_fingerprint, read_weights
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.svf.layers import factored_layers
-from svfseg.tuning import finish_svf, merge_tuned, tune
+from svfseg.tuning.strategies import finish_svf, merge_tuned, tune
 
 FORMAT = 1
 ADAPTER = "adapter"
