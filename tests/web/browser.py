@@ -17,8 +17,8 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from svfseg.web.app import PageSettings, create_page
 from svfseg.web.limits import Limits
-from svfseg.web.page import PageSettings, create_page
 from svfseg.web.project import Project
 
 CHROMIUM = next(

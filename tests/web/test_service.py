@@ -29,8 +29,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from skimage import data
 
 from svfseg import FewShotSegmenter
-from svfseg.cli.web import _listen, run_serve
+from svfseg.cli.web import run_serve
 from svfseg.web.limits import COOKIE, Limits
+from svfseg.web.server import listen
 from svfseg.web.service import ServiceSettings, create_service
 from svfseg.web.uploads import decode_image, decode_mask
 
@@ -76,7 +77,7 @@ class Running:
 
     def __init__(self, app: FastAPI, **client: Any) -> None:
         self.app = app
-        self.socket = _listen("127.0.0.1", 0)
+        self.socket = listen("127.0.0.1", 0)
         self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
@@ -625,7 +626,7 @@ def test_what_cannot_be_served_is_said_at_the_start(
 
 def test_short_answers_are_sent_at_once() -> None:
     """Else they wait for an acknowledgement that the other side delays, 40 ms on Linux."""
-    with _listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
         accepted = listening.accept()[0]
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         accepted.close()

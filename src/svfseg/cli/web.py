@@ -1,19 +1,17 @@
 """``svfseg app``, ``serve`` and ``label-studio``: what answers in a browser or over HTTP."""
 
-import importlib.util
 import os
-import signal
-import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
 from svfseg.cli.parse import parse
+from svfseg.web.server import address_of, is_local_host, listen, need_packages, serve
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,13 @@ def run_app(arguments: Sequence[str]) -> None:
     parsed = parse(AppArguments, "app", arguments)
     need_packages("fastapi", "uvicorn", "python_multipart")
     token = parsed.token or os.environ.get("SVFSEG_TOKEN") or None
-    local = _check_host(parsed.host, token)
-    with _listen(parsed.host, parsed.port) as listening:
+    local = is_local_host(parsed.host, token)
+    with listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr)
         from svfseg.annotations.folders import find_images
         from svfseg.segmenter.hub import find_model
+        from svfseg.web.app import PageSettings, create_page
         from svfseg.web.limits import Limits
-        from svfseg.web.page import PageSettings, create_page
         from svfseg.web.project import Project
 
         find_model(parsed.model)  # better missed now than after an hour of painting
@@ -75,7 +73,7 @@ def run_app(arguments: Sequence[str]) -> None:
         page = create_page(
             project, PageSettings(limits, parsed.max_pixels, parsed.model, parsed.device)
         )
-        address = _address(parsed.host, listening) + ("" if token is None else f"/open/{token}")
+        address = address_of(parsed.host, listening) + ("" if token is None else f"/open/{token}")
         print(f"{parsed.project} is open at {address}", flush=True)
         if not parsed.no_browser and sys.stdout.isatty():
             webbrowser.open(address)
@@ -126,12 +124,12 @@ def run_serve(arguments: Sequence[str]) -> None:
     from svfseg.web.limits import Limits
 
     token = parsed.token or os.environ.get("SVFSEG_TOKEN") or None
-    local = _check_host(parsed.host, token)
+    local = is_local_host(parsed.host, token)
     limits = Limits(
         token, local, frozenset(parsed.allow_host), int(parsed.max_upload * 1e6),
         parsed.at_once, parsed.max_seconds,
     )  # fmt: skip
-    with _listen(parsed.host, parsed.port) as listening:
+    with listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr)
         from svfseg.web.service import ServiceSettings, create_service
 
@@ -139,82 +137,9 @@ def run_serve(arguments: Sequence[str]) -> None:
             limits, parsed.max_pixels, parsed.model, parsed.device, parsed.workers
         )
         service = create_service(parsed.tasks, settings)
-        address = _address(parsed.host, listening)
+        address = address_of(parsed.host, listening)
         print(f"serving {parsed.tasks} on {address} (routes: {address}/docs)", flush=True)
         serve(service, listening, parsed.max_seconds, service.state.work.__len__)
-
-
-def need_packages(*modules: str) -> None:
-    """Raise ValueError with advice where a package of the extra is not installed."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            name = module.replace("_", "-")
-            raise ValueError(f"serving needs the package {name}: pip install 'svfseg[app]'")
-
-
-def serve(
-    app: Any, listening: socket.socket, seconds: float, count_jobs: Callable[[], int]
-) -> None:
-    """Answer until SIGTERM or SIGINT, and let running requests finish.
-
-    Args:
-        app: an ASGI application.
-        listening: where.
-        seconds: that they have for it.
-        count_jobs: gives the number of jobs in threads of the application; those that still run
-            in the end are given up.
-    """
-    import uvicorn
-
-    config = uvicorn.Config(app, log_level="warning", server_header=False)
-    config.timeout_graceful_shutdown = max(1, int(seconds))
-    server = uvicorn.Server(config)
-
-    # uvicorn raises the signal again once it has stopped: a stop that was asked for is no failure
-    def stop(*_: object) -> None:
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    server.run(sockets=[listening])
-    if count_jobs():  # nobody waits for them any more; files are whole in any case
-        sys.stdout.flush()
-        os._exit(0)
-
-
-def _check_host(host: str, token: str | None) -> bool:
-    """Whether only this machine reaches an address; one that others reach needs a token."""
-    from svfseg.web.limits import is_loopback
-
-    local = is_loopback(host)
-    if not local and token is None:
-        raise ValueError(
-            f"--host {host} is reached by others, and there is no token: set SVFSEG_TOKEN, or "
-            "listen on 127.0.0.1"
-        )
-    return local
-
-
-def _address(host: str, listening: socket.socket) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listening.getsockname()[1]}"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=256)
-    except (OSError, OverflowError) as error:
-        # strerror of a socket says the address once more
-        number = getattr(error, "errno", None)
-        why = str(error) if number is None or number < 0 else os.strerror(number)
-        raise ValueError(
-            f"cannot listen on {host}, port {port} ({why}): choose another --port, 0 for a free "
-            "one, or another --host"
-        ) from error
-    # asyncio does this for sockets that it opens: without it every answer waits 40 ms for an ACK
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
 
 
 @dataclass(frozen=True)
@@ -269,7 +194,7 @@ def run_label_studio(arguments: Sequence[str]) -> None:
     from svfseg.web.labelstudio.project import Project
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    with _listen(parsed.host, parsed.port) as listening:
+    with listen(parsed.host, parsed.port) as listening:
         segmenter = FewShotSegmenter.from_pretrained(
             parsed.model,
             adapt=None if parsed.adapt == "none" else parsed.adapt,

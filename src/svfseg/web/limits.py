@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from svfseg.web.problems import problem
+from svfseg.web.errors import problem
 
 COOKIE = "svfseg_token"
 # A refusal waits this long for the rest of an upload, then closes the connection.

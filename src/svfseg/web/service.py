@@ -24,10 +24,10 @@ from svfseg._version import __version__
 from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array
 from svfseg.segmenter import FewShotSegmenter, Segmentation
+from svfseg.web.api_docs import render_reference
+from svfseg.web.errors import PROBLEMS, DamagedTaskError, Problem, explain_problems
 from svfseg.web.limits import Gate, Limits
 from svfseg.web.metrics import Meter, Metrics
-from svfseg.web.problems import PROBLEMS, DamagedTaskError, Problem, explain_problems
-from svfseg.web.reference import render_reference
 from svfseg.web.tasks import MAX_SIZE, NAME, TaskInfo, Tasks
 from svfseg.web.uploads import decode_image, decode_mask
 

@@ -13,7 +13,7 @@ from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.hub import find_model
 from svfseg.segmenter.task_file import read_task
-from svfseg.web.problems import DamagedTaskError, UnknownTaskError
+from svfseg.web.errors import DamagedTaskError, UnknownTaskError
 
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
 # A file that was sent may unpack to this many times the largest upload.

@@ -23,12 +23,12 @@ from svfseg.annotations.marks import draw_marks
 from svfseg.annotations.writers import WRITERS
 from svfseg.data.images import Array
 from svfseg.segmenter.adaptation import PRESETS
-from svfseg.web.answers import draw_answer, export_masks
-from svfseg.web.jobs import BusyError, Worker
+from svfseg.web.errors import explain_problems, problem
 from svfseg.web.limits import COOKIE, Gate, Limits
-from svfseg.web.problems import explain_problems, problem
 from svfseg.web.project import TASK, Project, work_size
+from svfseg.web.results import draw_answer, export_masks
 from svfseg.web.uploads import decode_mask
+from svfseg.web.worker import BusyError, Worker
 
 STATIC = Path(__file__).parent / "static"
 # Only what this server sends, and pictures that the page makes itself.
