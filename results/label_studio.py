@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from svfseg.data.pascal import pascal5i
-from svfseg.web.labelstudio.brush import decode_mask, encode_mask
+from svfseg.web.labelstudio.rle import decode_mask, encode_mask
 
 FOUND = Path(__file__).with_suffix(".json")
 CLASSES, SEED, SUPPORTS, QUERIES = ("cow", "aeroplane"), 0, (0, 1, 4), 20

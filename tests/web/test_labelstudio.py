@@ -27,10 +27,10 @@ from werkzeug.serving import make_server
 
 from svfseg import FewShotSegmenter
 from svfseg.web.labelstudio.backend import build_backend, make_app
-from svfseg.web.labelstudio.brush import decode_bytes, decode_mask, encode_bytes, encode_mask
 from svfseg.web.labelstudio.images import ImageSource
-from svfseg.web.labelstudio.markings import draw_results, read_labeling
-from svfseg.web.labelstudio.project import Project
+from svfseg.web.labelstudio.results import draw_results, read_labeling
+from svfseg.web.labelstudio.rle import decode_bytes, decode_mask, encode_bytes, encode_mask
+from svfseg.web.labelstudio.session import Project
 from tests.test_docs import ROOT, script
 
 CONFIG = """<View>

@@ -191,7 +191,7 @@ def run_label_studio(arguments: Sequence[str]) -> None:
     from svfseg.segmenter import FewShotSegmenter
     from svfseg.web.labelstudio.backend import serve_project
     from svfseg.web.labelstudio.images import ImageSource
-    from svfseg.web.labelstudio.project import Project
+    from svfseg.web.labelstudio.session import Project
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     with listen(parsed.host, parsed.port) as listening:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from svfseg.web.labelstudio.project import Project
+from svfseg.web.labelstudio.session import Project
 
 log = logging.getLogger("svfseg.labelstudio")
 

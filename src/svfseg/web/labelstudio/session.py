@@ -9,8 +9,8 @@ from typing import Any
 
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.labelstudio.images import ImageSource
-from svfseg.web.labelstudio.markings import Labeling, as_prediction, draw_results, read_labeling
-from svfseg.web.labelstudio.supports import Supports, choose_supports, read_json, write_json
+from svfseg.web.labelstudio.results import Labeling, as_prediction, draw_results, read_labeling
+from svfseg.web.labelstudio.store import Supports, choose_supports, read_json, write_json
 
 log = logging.getLogger("svfseg.labelstudio")
 

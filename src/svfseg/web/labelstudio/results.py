@@ -12,7 +12,7 @@ import numpy as np
 from svfseg.annotations.marks import draw_marks
 from svfseg.data.images import Array
 from svfseg.segmenter import Segmentation
-from svfseg.web.labelstudio.brush import decode_mask, encode_mask
+from svfseg.web.labelstudio.rle import decode_mask, encode_mask
 
 Result = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ import numpy as np
 from svfseg.data.images import Array
 from svfseg.files import replace_file
 from svfseg.web.labelstudio.images import ImageSource
-from svfseg.web.labelstudio.markings import Labeling, draw_results, marked_classes
+from svfseg.web.labelstudio.results import Labeling, draw_results, marked_classes
 
 log = logging.getLogger("svfseg.labelstudio")
 
