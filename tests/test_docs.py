@@ -63,7 +63,7 @@ def test_python_blocks_run(
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the pages of the tool name, small: images, masks, folders of them."""
-    from svfseg.data import synthetic as stickers
+    from svfseg.data import stickers
 
     folder = tmp_path_factory.mktemp("home")
     index = stickers(0, 8, "test")

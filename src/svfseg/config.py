@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from svfseg.errors import InputError, MissingFileError
+from svfseg.files import read_text
+
 C = TypeVar("C")
 
 
@@ -228,10 +231,10 @@ def from_dict(kind: type[C], values: Any, where: str = "") -> C:
     """Build a config from plain nested data (YAML, JSON), checking names and types.
 
     Raises:
-        ValueError: an unknown key (with the nearest right one), or a value of another type.
+        InputError: an unknown key (with the nearest right one), or a value of another type.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"{where or 'the config'} is {values!r}: expected settings by name")
+        raise InputError(f"{where or 'the config'} is {values!r}: expected settings by name")
     hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     built = {}
@@ -239,7 +242,7 @@ def from_dict(kind: type[C], values: Any, where: str = "") -> C:
         key = "on" if key is True else key  # YAML 1.1 takes a bare on for a yes
         path = f"{where}.{key}" if where else str(key)
         if key not in names:
-            raise ValueError(f"unknown setting {path}{nearest(str(key), names)}")
+            raise InputError(f"unknown setting {path}{did_you_mean(str(key), names)}")
         built[key] = _convert(hints[key], value, path)
     return kind(**built)
 
@@ -254,22 +257,22 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """Plain nested settings of a YAML file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not YAML, or no settings in it.
+        MissingFileError: no such file.
+        InputError: not YAML, or no settings in it.
     """
     import yaml  # here, so that settings can be used without it
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no config at {path}")
+        raise MissingFileError(f"no config at {path}")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no settings: expected 'name: value' lines")
+        raise InputError(f"{path} holds no settings: expected 'name: value' lines")
     return content
 
 
@@ -280,7 +283,7 @@ def write_config(path: Path, config: Any) -> None:
     path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
-def nearest(word: str, choices: typing.Iterable[str]) -> str:
+def did_you_mean(word: str, choices: typing.Iterable[str]) -> str:
     """The end of an error message that suggests the closest right word, or lists them all."""
     known = sorted(choices)
     close = [name for name in known if word and name.startswith(word)]
@@ -304,12 +307,12 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert(next(a for a in args if a is not type(None)), value, path)
     if origin is Literal:
         if value not in args:
-            raise ValueError(f"{path} is {value!r}{nearest(str(value), map(str, args))}")
+            raise InputError(f"{path} is {value!r}{did_you_mean(str(value), map(str, args))}")
         return value
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         if args[-1] is not Ellipsis and len(items) != len(args):
-            raise ValueError(f"{path} is {value!r}: expected {len(args)} values")
+            raise InputError(f"{path} is {value!r}: expected {len(args)} values")
         return tuple(_convert(args[0], item, path) for item in items)
     if hint is float and isinstance(value, str):
         try:  # YAML 1.1 reads 1e-4 as text
@@ -319,7 +322,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{path} is {value!r}: expected {_name(hint)}")
+        raise InputError(f"{path} is {value!r}: expected {_name(hint)}")
     return value
 
 
@@ -337,16 +340,16 @@ def look_up(name: str, known: Mapping[str, Any], what: str) -> Any:
         what: "head", "strategy" ..., for messages.
 
     Raises:
-        ValueError: no such row, and no such object.
+        InputError: no such row, and no such object.
     """
     if name in known:
         return known[name]
     module, _, attribute = name.rpartition(".")
     if not module:
-        advice = nearest(name, known)
+        advice = did_you_mean(name, known)
         more = "" if advice.endswith("?") else ", or the dotted path of your own"
-        raise ValueError(f"unknown {what} {name}{advice}{more}")
+        raise InputError(f"unknown {what} {name}{advice}{more}")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what} {name} cannot be imported: {error}") from error
+        raise InputError(f"{what} {name} cannot be imported: {error}") from error

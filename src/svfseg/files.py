@@ -1,11 +1,62 @@
 """Files written whole or not at all, and where derived data and packaged data lie."""
 
 import importlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from svfseg.errors import InputError, MissingFileError
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, whatever the system's own encoding.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InputError: it is not text in UTF-8.
+    """
+    if not path.exists():
+        raise MissingFileError(f"no file at {path}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8: save it in that encoding") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read the value of a JSON file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InputError: it is not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON, or damaged ({error})") from error
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Read a file with one JSON value per line; a last line that a stop cut off is left out.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InputError: a line before the last is not JSON.
+    """
+    lines = [line for line in read_text(path).splitlines(keepends=True) if line.strip()]
+    values = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise InputError(f"{path} is damaged in line {number} ({error})") from error
+    return values
 
 
 @contextmanager
@@ -63,15 +114,15 @@ def packaged(module: str, package: str, name: str) -> Path:
         name: of the file inside the module's folder.
 
     Raises:
-        ValueError: the package or the file is not there.
+        InputError: the package or the file is not there.
     """
     try:
         folder = importlib.import_module(module).__path__[0]
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"the stickers need the package {package}: pip install 'svfseg[demo]'"
         ) from error
     path = Path(folder) / name
     if not path.is_file():
-        raise ValueError(f"the package {package} has no {name}: install another version of it")
+        raise InputError(f"the package {package} has no {name}: install another version of it")
     return path

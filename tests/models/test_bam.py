@@ -17,8 +17,8 @@ from svfseg.models.functional import generalized_map, gram, gram_difference
 from svfseg.tuning.checkpoint import load_run, restore_model, start_model
 from svfseg.tuning.strategies import merge_tuned, tune
 from tests.data.test_files import folder_of
+from tests.lab.test_training import config_of
 from tests.models.test_heads import episode, loss_of, tiny
-from tests.test_train import config_of
 
 
 def maps(model: nn.Module, *tensors: torch.Tensor) -> torch.Tensor:

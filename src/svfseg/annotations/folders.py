@@ -9,6 +9,8 @@ from typing import NamedTuple
 from svfseg.annotations.labelme import marked_labels
 from svfseg.data.folder import IMAGE_ENDS
 from svfseg.data.images import image_size
+from svfseg.errors import InputError, MissingFileError
+from svfseg.files import read_text
 
 logger = logging.getLogger(__name__)
 # Images that are not read, and missed if nobody says so.
@@ -23,8 +25,8 @@ def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
         none: whether there may be no image.
 
     Raises:
-        FileNotFoundError: a path is not there.
-        ValueError: two images whose masks would have one name, or no image.
+        MissingFileError: a path is not there.
+        InputError: two images whose masks would have one name, or no image.
     """
     found: list[Path] = []
     for path in given:
@@ -41,18 +43,18 @@ def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise FileNotFoundError(f"no image or folder at {path}")
+            raise MissingFileError(f"no image or folder at {path}")
     seen: dict[str, Path] = {}
     for path in dict.fromkeys(found):
         if path.stem in seen:
-            raise ValueError(
+            raise InputError(
                 f"{seen[path.stem]} and {path} have one name: their masks would overwrite each "
                 "other"
             )
         seen[path.stem] = path
     if not seen and not none:
         where, ends = ", ".join(map(str, given)), ", ".join(IMAGE_ENDS)
-        raise ValueError(f"no images in {where} ({ends}){_elsewhere(given)}")
+        raise InputError(f"no images in {where} ({ends}){_elsewhere(given)}")
     return list(seen.values())
 
 
@@ -74,7 +76,7 @@ def check_images(paths: Sequence[Path]) -> None:
     """Look at the head of every file, before anything is computed; some may be damaged.
 
     Raises:
-        ValueError: none is an image, the first ones named.
+        InputError: none is an image, the first ones named.
     """
     problems = []
     for path in paths:
@@ -84,7 +86,7 @@ def check_images(paths: Sequence[Path]) -> None:
             problems.append(str(error))
     if problems and len(problems) == len(paths):
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ValueError(f"{'; '.join(problems[:3])}{more}: give images")
+        raise InputError(f"{'; '.join(problems[:3])}{more}: give images")
 
 
 class SupportFiles(NamedTuple):
@@ -115,11 +117,11 @@ def find_supports(
             "class".
 
     Raises:
-        FileNotFoundError: an image of a folder has no mask, or a part of the folder is missing.
-        ValueError: there is no image, or the numbers of images and masks differ.
+        MissingFileError: an image of a folder has no mask, or a part of the folder is missing.
+        InputError: there is no image, or the numbers of images and masks differ.
     """
     if not images:
-        raise ValueError("no support images: give images and masks, a folder, or a list")
+        raise InputError("no support images: give images and masks, a folder, or a list")
     first, names = images[0], tuple(classes)
     image_paths: list[Path] = list(images)
     mask_paths: list[Path | None] = list(masks)
@@ -130,7 +132,7 @@ def find_supports(
     elif len(images) == 1 and first.suffix.lower() in (".csv", ".txt") and first.is_file():
         image_paths, mask_paths = _from_list(first)
     elif len(images) != len(masks):
-        raise ValueError(
+        raise InputError(
             f"found {len(images)} support image(s) and {len(masks)} mask(s): give one mask each"
         )
     drawn = [path for path in mask_paths if path is not None and path.suffix.lower() == ".json"]
@@ -148,18 +150,18 @@ def _from_folder(
     elif not inside.is_dir() and not beside.is_dir():  # as labelme leaves a folder
         inside = beside = folder
     elif not inside.is_dir() or not beside.is_dir():
-        raise FileNotFoundError(f"{folder} has only one of images/ and masks/: expected both")
+        raise MissingFileError(f"{folder} has only one of images/ and masks/: expected both")
     images = find_images([inside])
     masks: list[Path | None] = [_mask_of(path, beside) for path in images]
     missing = [path.name for path, mask in zip(images, masks, strict=True) if mask is None]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{len(missing)} of {len(images)} images in {folder} have no mask, first {missing[0]}: "
             "expected a .png in masks/ or a .json of labelme; give images without the class with "
             "--negative"
         )
     listed = folder / "classes.txt"
-    lines = listed.read_text().splitlines() if listed.is_file() else []
+    lines = read_text(listed).splitlines() if listed.is_file() else []
     return images, masks, tuple(line.strip() for line in lines if line.strip())
 
 
@@ -184,5 +186,5 @@ def _from_list(path: Path) -> tuple[list[Path], list[Path | None]]:
             images.append(placed(words[0]))
             masks.append(placed(words[1]) if len(words) > 1 else None)
     if not images:
-        raise ValueError(f"{path} lists no images: expected image,mask a line")
+        raise InputError(f"{path} lists no images: expected image,mask a line")
     return images, masks

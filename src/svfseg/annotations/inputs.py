@@ -18,6 +18,7 @@ from svfseg.data.images import (
     read_mask,
     rgb_of,
 )
+from svfseg.errors import InputError
 
 logger = logging.getLogger(__name__)
 # A mask of a larger share of the image than this is rarely meant.
@@ -33,8 +34,8 @@ def as_image(given: Given, name: str = "the image") -> Array:
         name: for messages.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, or an array of another shape or type.
+        MissingFileError: no such file.
+        InputError: not an image, or an array of another shape or type.
     """
     if isinstance(given, (str, Path)):
         return read_image(given, upright=True)
@@ -42,14 +43,14 @@ def as_image(given: Given, name: str = "the image") -> Array:
         return rgb_of(given, name, upright=True)
     array = np.asarray(given)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0:
-        raise ValueError(
+        raise InputError(
             f"{name} is an array of {array.dtype} and shape {array.shape}: expected uint8 "
             "(height, width, 3), RGB in 0 to 255"
         )
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.shape[2] not in (3, 4):
-        raise ValueError(f"{name} has {array.shape[2]} channels: expected RGB")
+        raise InputError(f"{name} has {array.shape[2]} channels: expected RGB")
     return np.ascontiguousarray(array[..., :3])
 
 
@@ -68,8 +69,8 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
         name: for messages.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no mask of ids, another size than the image, or an unknown id.
+        MissingFileError: no such file.
+        InputError: no mask of ids, another size than the image, or an unknown id.
     """
     if given is None:
         return np.zeros(image.shape[:2], np.uint8)
@@ -85,12 +86,12 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
     else:
         mask = np.asarray(given)
         if mask.ndim != 2 or mask.dtype.kind not in "bui":
-            raise ValueError(
+            raise InputError(
                 f"{name} is an array of {mask.dtype} and shape {mask.shape}: expected whole "
                 "numbers or bools (height, width)"
             )
         if mask.size and (mask.min() < 0 or mask.max() > 255):
-            raise ValueError(f"{name} holds {mask.min()} to {mask.max()}: expected ids 0 to 255")
+            raise InputError(f"{name} holds {mask.min()} to {mask.max()}: expected ids 0 to 255")
         mask = mask.astype(np.uint8)
     check_same_size(image, mask, name)
     if classes == 1:
@@ -102,7 +103,7 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
         return np.ascontiguousarray(mask, np.uint8)
     unknown = sorted(set(np.unique(mask).tolist()) - set(range(classes + 1)) - {255})
     if unknown:
-        raise ValueError(f"{name} holds ids {unknown}: there are {classes} classes, 1 to {classes}")
+        raise InputError(f"{name} holds ids {unknown}: there are {classes} classes, 1 to {classes}")
     return np.ascontiguousarray(mask)
 
 
@@ -115,7 +116,7 @@ def check_marked(mask: Array, names: Sequence[str], name: str) -> None:
         name: of the mask, for messages.
 
     Raises:
-        ValueError: no class is marked in it.
+        InputError: no class is marked in it.
     """
     share = float(((mask > 0) & (mask < 255)).mean())
     if share > COVERED:
@@ -123,11 +124,11 @@ def check_marked(mask: Array, names: Sequence[str], name: str) -> None:
     if share:
         return
     if (mask == 255).any():
-        raise ValueError(
+        raise InputError(
             f"{name} holds 255 alone, which is unknown where there are several classes: expected "
             f"the ids 1 to {len(names)}, for {', '.join(names)}"
         )
-    raise ValueError(
+    raise InputError(
         f"{name} is empty: mark the class in it, or give the image as one without it (--negative; "
         "None in Python)"
     )

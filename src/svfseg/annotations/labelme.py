@@ -8,6 +8,7 @@ from typing import Any
 
 from svfseg.annotations.marks import KINDS
 from svfseg.data.images import Array
+from svfseg.errors import InputError, MissingFileError
 
 # labelme's shapes as marks; its circle is drawn as a polygon.
 _KINDS = {
@@ -38,8 +39,8 @@ def read_marks(path: str | Path, names: Sequence[str], image: Array | None = Non
         image: whose marks they are; a labelme file must be of its size.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no marks, of another image size, or none of the classes.
+        MissingFileError: no such file.
+        InputError: no marks, of another image size, or none of the classes.
     """
     content = _read(path)
     if "shapes" in content:
@@ -57,7 +58,7 @@ def read_marks(path: str | Path, names: Sequence[str], image: Array | None = Non
             found.setdefault(kind, []).append({"points": mark["points"], "class": class_id})
     if not any(mark["class"] for marks in found.values() for mark in marks):
         labels = sorted({str(mark["class"]) for _, mark in listed})
-        raise ValueError(
+        raise InputError(
             f"{path} marks {', '.join(labels) or 'nothing'}: expected {' or '.join(names)} "
             "(the names of the classes)"
         )
@@ -68,8 +69,8 @@ def marked_labels(path: str | Path) -> list[str]:
     """Names of the classes in a file of marks, in the order in which they come.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no marks.
+        MissingFileError: no such file.
+        InputError: no marks.
     """
     content = _read(path)
     if "shapes" in content:
@@ -83,15 +84,15 @@ def marked_labels(path: str | Path) -> list[str]:
 def _read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no marks at {path}")
+        raise MissingFileError(f"no marks at {path}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is no JSON ({error}): expected marks, or a labelme file"
         ) from None
     if not isinstance(content, dict) or not ("shapes" in content or content.keys() & set(KINDS)):
-        raise ValueError(f"{path} holds no marks: expected a labelme file, or {', '.join(KINDS)}")
+        raise InputError(f"{path} holds no marks: expected a labelme file, or {', '.join(KINDS)}")
     return content
 
 
@@ -105,7 +106,7 @@ def _own(marks: Any) -> list[dict[str, Any]]:
 def _of_shape(path: str | Path, shape: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     kind, points = shape.get("shape_type", "polygon"), shape.get("points", [])
     if kind not in _KINDS:
-        raise ValueError(
+        raise InputError(
             f"{path} has a shape of type {kind}: expected {', '.join(_KINDS)}; save it as a mask"
         )
     if kind == "circle":
@@ -119,7 +120,7 @@ def _of_shape(path: str | Path, shape: Mapping[str, Any]) -> tuple[str, dict[str
 def _check_size(path: str | Path, content: Mapping[str, Any], image: Array | None) -> None:
     size = content.get("imageHeight"), content.get("imageWidth")
     if image is not None and None not in size and size != image.shape[:2]:
-        raise ValueError(
+        raise InputError(
             f"{path} was drawn on an image of {size[1]}x{size[0]}, this one has "
             f"{image.shape[1]}x{image.shape[0]}: mark it anew, or give the image that was marked"
         )

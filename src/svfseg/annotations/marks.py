@@ -8,6 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from svfseg.data.images import Array
+from svfseg.errors import InputError
 
 KINDS = ("polygons", "boxes", "scribbles", "clicks")
 UNKNOWN = 255
@@ -39,11 +40,11 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
         (height, width) uint8: 0, class ids, 255 unknown.
 
     Raises:
-        ValueError: unknown kinds, a class out of range, or marks outside the image.
+        InputError: unknown kinds, a class out of range, or marks outside the image.
     """
     unknown = [kind for kind in marks if kind not in KINDS]
     if unknown:
-        raise ValueError(f"unknown kind of marks {unknown[0]}: expected {', '.join(KINDS)}")
+        raise InputError(f"unknown kind of marks {unknown[0]}: expected {', '.join(KINDS)}")
     height, width = image.shape[:2]
     found = {kind: [_read(m, kind, classes, (width, height)) for m in marks.get(kind, ())]
              for kind in KINDS}  # fmt: skip
@@ -56,7 +57,7 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
     drawn = Image.fromarray(mask)
     for class_id, points in found["polygons"]:
         if len(points) < 3:
-            raise ValueError(f"a polygon has {len(points)} points: expected 3 or more")
+            raise InputError(f"a polygon has {len(points)} points: expected 3 or more")
         ImageDraw.Draw(drawn).polygon([tuple(p) for p in points], fill=class_id)
     return np.asarray(drawn)
 
@@ -68,15 +69,15 @@ def _read(
     if isinstance(mark, Mapping):
         class_id, points = int(mark.get("class", 1)), mark["points"]
     if not 0 <= class_id <= classes:
-        raise ValueError(f"a mark is of class {class_id}: expected 0 (background) to {classes}")
+        raise InputError(f"a mark is of class {class_id}: expected 0 (background) to {classes}")
     flat = np.asarray(points, float).reshape(-1)
     if kind == "boxes" and flat.size != 4:
-        raise ValueError(f"a box has {flat.size} numbers: expected left, top, right, bottom")
+        raise InputError(f"a box has {flat.size} numbers: expected left, top, right, bottom")
     if flat.size < 2 or flat.size % 2:
-        raise ValueError(f"a mark of {kind} has {flat.size} numbers: expected points (x, y)")
+        raise InputError(f"a mark of {kind} has {flat.size} numbers: expected points (x, y)")
     pairs = [(float(x), float(y)) for x, y in flat.reshape(-1, 2)]
     if not any(0 <= x <= size[0] and 0 <= y <= size[1] for x, y in pairs):
-        raise ValueError(f"a mark of {kind} lies outside the image of {size[0]}x{size[1]}")
+        raise InputError(f"a mark of {kind} lies outside the image of {size[0]}x{size[1]}")
     return class_id, pairs
 
 

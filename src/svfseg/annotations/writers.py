@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from svfseg.data.images import Array
-from svfseg.files import replace_file
+from svfseg.files import read_json, replace_file
 
 Ring = npt.NDArray[np.float64]
 # Corners of an outline may lie off it by this, in pixels.
@@ -166,7 +166,7 @@ def join_coco(folder: Path) -> Path:
     annotations: list[dict[str, Any]] = []
     classes: Sequence[str] = ()
     for number, path in enumerate(sorted((folder / "coco").glob("*.json")), start=1):
-        part = json.loads(path.read_text())
+        part = read_json(path)
         images.append({"id": number, **part["image"]})
         classes = part["classes"]
         for annotation in part["annotations"]:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from svfseg.cli.parse import parse
-from svfseg.config import TrainConfig, from_dict, nearest, read_config
+from svfseg.config import TrainConfig, did_you_mean, from_dict, read_config
+from svfseg.errors import InputError
 
 Rows = list[dict[str, Any]]
 
@@ -110,11 +111,11 @@ def run_bench(words: Sequence[str]) -> None:
         print(f"usage: svfseg bench {'|'.join(BENCHES)} ...")
         return
     if words[0] not in BENCHES:
-        raise ValueError(f"unknown command bench {words[0]}{nearest(words[0], BENCHES)}")
+        raise InputError(f"unknown command bench {words[0]}{did_you_mean(words[0], BENCHES)}")
     kind, run = BENCHES[words[0]]
     parsed = parse(kind, f"bench {words[0]}", words[1:])
     if parsed.json is not None and not parsed.json.parent.is_dir():
-        raise ValueError(f"no folder {parsed.json.parent} to write {parsed.json.name} in")
+        raise InputError(f"no folder {parsed.json.parent} to write {parsed.json.name} in")
     from svfseg.cli.tables import bench_table
     from svfseg.lab.runtime import environment
 
@@ -132,7 +133,7 @@ def _step(parsed: StepArguments) -> Rows:
 
     for name in parsed.networks:
         if name not in SETTINGS:
-            raise ValueError(f"unknown network {name}{nearest(name, SETTINGS)}")
+            raise InputError(f"unknown network {name}{did_you_mean(name, SETTINGS)}")
     last = parsed.layout == "channels_last"
     rest = (parsed.repeats, parsed.device, parsed.precision, last, parsed.mode)
     return [row for name in parsed.networks for row in bench_step(name, *rest)]
@@ -186,7 +187,7 @@ def _cost(parsed: CostArguments) -> Rows:
 
     for name in parsed.strategies:
         if name not in STRATEGIES:
-            raise ValueError(f"unknown strategy {name}{nearest(name, STRATEGIES)}")
+            raise InputError(f"unknown strategy {name}{did_you_mean(name, STRATEGIES)}")
     backbone = BackboneConfig(parsed.backbone, "none", parsed.output_stride)
     rows = []
     for name in parsed.strategies or STRATEGIES:

@@ -1,7 +1,9 @@
 """The command line: one function a command. Only what a command needs is imported."""
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
@@ -19,7 +21,8 @@ from svfseg.cli.lab import (
 )
 from svfseg.cli.segment import run_export, run_fit, run_predict, run_report
 from svfseg.cli.web import run_app, run_label_studio, run_serve
-from svfseg.config import nearest
+from svfseg.config import did_you_mean
+from svfseg.errors import InputError
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "fit": (run_fit, "learn classes from a few marked images of yours; one file"),
@@ -41,8 +44,17 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 }
 
 
+# What the system refuses, whoever asks: a full disk, a quota, a medium that is read-only.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it went well, 2 with one line of advice for bad input."""
+    """Run one command.
+
+    Returns:
+        0 if it went well; 2, after one line of advice, for what the user can mend; 1, after a
+        traceback, for a bug of the program; 130 if it was interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -52,20 +64,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         if words[0] not in COMMANDS:
-            raise ValueError(f"unknown command {words[0]}{nearest(words[0], COMMANDS)}")
+            raise InputError(f"unknown command {words[0]}{did_you_mean(words[0], COMMANDS)}")
         with _one_voice():
             COMMANDS[words[0]][0](words[1:])
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        if os.environ.get("SVFSEG_TRACEBACK"):
-            raise
-        print(f"svfseg: {_one_line(error)}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("svfseg: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        line = _advice(error)
+        if line is None or os.environ.get("SVFSEG_TRACEBACK"):
+            traceback.print_exc()
+        if line is None:
+            print(f"svfseg: {_BUG.format(command=words[0])}", file=sys.stderr)
+            return 1
+        print(f"svfseg: {line}", file=sys.stderr)
+        return 2
     return 0
+
+
+_BUG = (
+    "this is a bug of svfseg, not of your input: please report it with the lines above, the "
+    "command (svfseg {command} ...) and the output of svfseg --version"
+)
+
+
+def _advice(error: Exception) -> str | None:
+    """One line for what the user can mend; None for a bug of the program."""
+    if isinstance(error, InputError):
+        line = " ".join(str(error).split()) or type(error).__name__
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in error.settings)
+        return f"{line} ({options})" if options else line
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _REFUSALS):
+        where = f" ({error.filename})" if error.filename is not None else ""
+        return f"{error.strerror}{where}: check the path, its permissions and the space on the disk"
+    return None
 
 
 @contextmanager
@@ -94,10 +128,3 @@ def _overview() -> str:
             "svfseg COMMAND --help shows a command's options and their defaults.",
         ]
     )
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}: check the path, its permissions and the space on the disk"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,7 +8,8 @@ from typing import Literal
 from tyro.conf import Positional
 
 from svfseg.cli.parse import parse
-from svfseg.config import nearest
+from svfseg.config import did_you_mean
+from svfseg.errors import InputError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ def run_data(arguments: Sequence[str]) -> None:
         print("usage: svfseg data verify NAME ... | svfseg data episodes NAME ...")
         return
     if arguments[0] not in actions:
-        raise ValueError(f"unknown command data {arguments[0]}{nearest(arguments[0], actions)}")
+        raise InputError(
+            f"unknown command data {arguments[0]}{did_you_mean(arguments[0], actions)}"
+        )
     actions[arguments[0]](arguments[1:])
 
 
@@ -61,7 +64,7 @@ def _verify(arguments: Sequence[str]) -> None:
     names = parsed.lists or tuple(sorted(p.stem.removeprefix("instances_") for p in found))
     if not names:
         wanted = "COCO's folder" if is_coco else "the VOC2012 folder"
-        raise FileNotFoundError(f"no lists in {folder}: give {wanted} as --root")
+        raise MissingFileError(f"no lists in {folder}: give {wanted} as --root")
     if is_coco:
         reports = [coco.verify(parsed.root, name, parsed.convention) for name in names]
     else:
@@ -71,7 +74,7 @@ def _verify(arguments: Sequence[str]) -> None:
     for problem in problems[:50]:
         print(f"  {problem}")
     if problems:
-        raise ValueError(f"{len(problems)} files are missing, unreadable or mismatched (see above)")
+        raise InputError(f"{len(problems)} files are missing, unreadable or mismatched (see above)")
     print("every file is there and fits its mask")
 
 

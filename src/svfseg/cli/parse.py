@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from svfseg.errors import InputError
+
 A = TypeVar("A")
 
 
@@ -29,7 +31,7 @@ def parse(
         stray: what to do with a word that belongs to no option.
 
     Raises:
-        ValueError: what is wrong with the words, in one line.
+        InputError: what is wrong with the words, in one line.
     """
     given: dict[str, Any] = {} if default is None else {"default": default}
 
@@ -58,7 +60,7 @@ def parse(
         contextlib.suppress(SystemExit),
     ):
         read()
-    raise ValueError(_one_line(told.getvalue(), command.split()[0], stray))
+    raise InputError(_one_line(told.getvalue(), command.split()[0], stray))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional, UseAppendAction
 
 from svfseg.cli.parse import parse
+from svfseg.errors import InputError, MissingFileError
 
 Format = Literal["png", "coco", "yolo", "labelme", "geojson"]
 
@@ -109,13 +110,13 @@ def run_fit(arguments: Sequence[str]) -> None:
     parsed = parse(FitArguments, "fit", arguments, stray="give the marked images with --support")
     for path in (*parsed.support, *parsed.mask, *parsed.negative):
         if not path.exists():  # told before seconds of loading
-            raise FileNotFoundError(f"no image or folder at {path}")
+            raise MissingFileError(f"no image or folder at {path}")
     if parsed.out.is_dir():
-        raise ValueError(f"--out {parsed.out} is a folder: give a file to write, such as task.svf")
+        raise InputError(f"--out {parsed.out} is a folder: give a file to write, such as task.svf")
     if not parsed.support:
-        raise ValueError("no --support: give images and --mask, a folder, or a list")
+        raise InputError("no --support: give images and --mask, a folder, or a list")
     if not _finds_own_masks(parsed.support) and len(parsed.support) != len(parsed.mask):
-        raise ValueError(
+        raise InputError(
             f"found {len(parsed.support)} --support and {len(parsed.mask)} --mask: give one mask "
             "for each image"
         )
@@ -171,11 +172,11 @@ def run_predict(arguments: Sequence[str]) -> None:
     supports = [path for group in parsed.support for path in group]
     marks = [path for group in parsed.mask for path in group]
     if not parsed.query:
-        raise ValueError(
+        raise InputError(
             "no --query: svfseg predict TASK.svf --query IMAGES, with the file that fit wrote first"
         )
     if not parsed.task.exists():
-        raise FileNotFoundError(f"no task or run at {parsed.task}: expected a file that fit wrote")
+        raise MissingFileError(f"no task or run at {parsed.task}: expected a file that fit wrote")
     from svfseg.annotations.folders import check_images, find_images
     from svfseg.cli.progress import ImageProgress
     from svfseg.segmenter.batch import predict_folder
@@ -210,11 +211,11 @@ def _segmenter(
 
     if parsed.task.is_file():
         if supports or marks:
-            raise ValueError(f"{parsed.task} has its supports: leave out --support and --mask")
+            raise InputError(f"{parsed.task} has its supports: leave out --support and --mask")
         segmenter = FewShotSegmenter.load(parsed.task, parsed.model, parsed.device)
         return segmenter, _digest([parsed.task])
     if not supports or len(supports) != len(marks):
-        raise ValueError(
+        raise InputError(
             f"found {len(supports)} --support and {len(marks)} --mask: give at least one image "
             "with the class, and one mask for each"
         )

@@ -11,6 +11,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from svfseg.cli.parse import parse
+from svfseg.errors import InputError, MissingFileError
 from svfseg.web.server import address_of, is_local_host, listen, need_packages, serve
 
 
@@ -118,7 +119,7 @@ def run_serve(arguments: Sequence[str]) -> None:
     need_packages("fastapi", "uvicorn", "python_multipart", "prometheus_client")
     for name in ("max_upload", "max_pixels", "max_seconds", "at_once", "workers"):
         if not getattr(parsed, name) > 0:
-            raise ValueError(
+            raise InputError(
                 f"--{name.replace('_', '-')} is {getattr(parsed, name)}: expected more than 0"
             )
     from svfseg.web.limits import Limits
@@ -181,9 +182,9 @@ def run_label_studio(arguments: Sequence[str]) -> None:
     """Run ``svfseg label-studio --project DIR``."""
     parsed = parse(LabelStudioArguments, "label-studio", arguments)
     if parsed.images is not None and not parsed.images.is_dir():
-        raise FileNotFoundError(f"no folder at {parsed.images}: give that of the images")
+        raise MissingFileError(f"no folder at {parsed.images}: give that of the images")
     if parsed.newest < 1 or parsed.wait < 0:
-        raise ValueError(
+        raise InputError(
             f"--newest is {parsed.newest} and --wait {parsed.wait:g}: expected at least 1 and 0"
         )
     import logging

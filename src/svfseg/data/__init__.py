@@ -21,6 +21,7 @@ from svfseg.data.folder import folder
 from svfseg.data.index import Index, Split, base_split, novel_split, take
 from svfseg.data.pascal import pascal5i
 from svfseg.data.synthetic import stickers
+from svfseg.errors import InputError
 
 __all__ = [
     "BENCHMARKS",
@@ -69,7 +70,7 @@ def train_index(config: DataConfig) -> Index:
     """All images a config trains on, before the fold's rule.
 
     Raises:
-        ValueError: an unknown benchmark.
+        InputError: an unknown benchmark.
     """
     return _index(config, test=False)
 
@@ -78,7 +79,7 @@ def test_index(config: DataConfig) -> Index:
     """All images a config tests on, before the fold's rule.
 
     Raises:
-        ValueError: an unknown benchmark.
+        InputError: an unknown benchmark.
     """
     return _index(config, test=True)
 
@@ -92,10 +93,10 @@ def build_splits(config: DataConfig) -> tuple[Split, Split]:
     """(training, base-class validation) images of a fold, disjoint in images.
 
     Raises:
-        ValueError: the fold is out of range, or the fraction is not in [0, 1).
+        InputError: the fold is out of range, or the fraction is not in [0, 1).
     """
     if not 0 <= config.validation_fraction < 1:
-        raise ValueError(
+        raise InputError(
             f"data.validation_fraction is {config.validation_fraction}: expected 0 to below 1"
         )
     index = train_index(config)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from svfseg.data.images import Array, image_size, read_image
 from svfseg.data.index import SET_ROOT, Index, Pixels, Sample
 from svfseg.data.verify import ListReport, list_report
+from svfseg.errors import InputError, MissingFileError
 from svfseg.files import cache_folder, replace_file
 
 Convention = Literal["interleaved", "contiguous"]
@@ -87,13 +88,13 @@ def coco20i(
         convention: of the folds.
 
     Raises:
-        FileNotFoundError: the annotations are not there; names the sets that are.
-        ValueError: the annotations are damaged, or pycocotools or msgspec are missing.
+        MissingFileError: the annotations are not there; names the sets that are.
+        InputError: the annotations are damaged, or pycocotools or msgspec are missing.
     """
     root, lists = Path(root), tuple(lists)
     parts = [read_instances(root, name) for name in lists]
     if len({part.classes for part in parts}) > 1:
-        raise ValueError(f"the sets {', '.join(lists)} have different categories")
+        raise InputError(f"the sets {', '.join(lists)} have different categories")
     begins = [0, *accumulate(len(part.names) for part in parts)]
 
     def load(position: int) -> Sample:
@@ -115,8 +116,8 @@ def read_instances(root: Path, name: str) -> Instances:
     """The annotations of one set, from the cache where they are in it.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: see `coco20i`.
+        MissingFileError: no such file.
+        InputError: see `coco20i`.
     """
     path = root / "annotations" / f"instances_{name}.json"
     if not path.is_file():
@@ -124,7 +125,7 @@ def read_instances(root: Path, name: str) -> Instances:
             p.stem.removeprefix("instances_") for p in path.parent.glob("instances_*.json")
         )
         held = f"it holds {', '.join(there)}" if there else "it holds none"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no {path.name} in {path.parent} ({held}): {SET_ROOT} to the folder with "
             "annotations/, and --data.train-lists and --data.test-list to its sets"
         )
@@ -142,8 +143,8 @@ def verify(root: str | Path, name: str, convention: Convention) -> ListReport:
     """Count a set's classes and folds, and look whether every image is there at its size.
 
     Raises:
-        FileNotFoundError: no such annotations.
-        ValueError: they are damaged.
+        MissingFileError: no such annotations.
+        InputError: they are damaged.
     """
     root = Path(root)
     part = read_instances(root, name)
@@ -176,7 +177,7 @@ def _parse(path: Path) -> Instances:
         import msgspec
         from pycocotools import mask as tools
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"COCO needs {error.name}, which is not installed: pip install 'svfseg[coco]'"
         ) from error
 
@@ -203,16 +204,16 @@ def _parse(path: Path) -> Instances:
     try:
         content = msgspec.json.decode(path.read_bytes(), type=File)
     except msgspec.DecodeError as error:
-        raise ValueError(f"{path} is no COCO instances file: {error}") from error
+        raise InputError(f"{path} is no COCO instances file: {error}") from error
     categories = sorted(content.categories, key=lambda c: c.id)
     if len(categories) != CLASSES:
-        raise ValueError(f"{path} has {len(categories)} categories: COCO-20i has {CLASSES}")
+        raise InputError(f"{path} has {len(categories)} categories: COCO-20i has {CLASSES}")
     numbers = {category.id: i for i, category in enumerate(categories, start=1)}
     known = {image.id for image in content.images}
     of_image: dict[int, list[Annotation]] = {}
     for annotation in content.annotations:
         if annotation.image_id not in known or annotation.category_id not in numbers:
-            raise ValueError(
+            raise InputError(
                 f"{path}: an annotation is of image {annotation.image_id}, category "
                 f"{annotation.category_id}: one of them is not in the file"
             )

@@ -22,6 +22,7 @@ from svfseg.data.transforms import (
     to_ids,
     to_tensor,
 )
+from svfseg.errors import InputError, MissingFileError
 
 FORMAT = 1
 
@@ -287,22 +288,22 @@ def read_episodes(path: str | Path, index: Index) -> list[Episode]:
     """Read a test list back.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: changed since it was written, of another format, or of other images.
+        MissingFileError: no such file.
+        InputError: changed since it was written, of another format, or of other images.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no episode list at {path}")
+        raise MissingFileError(f"no episode list at {path}")
     try:
         content = json.loads(path.read_text())
         expected, version = content.pop("sha256"), content["format"]
         rows = content["episodes"]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is no episode list: {error!r}") from error
+        raise InputError(f"{path} is no episode list: {error!r}") from error
     if version != FORMAT:
-        raise ValueError(f"{path} has format {version}, expected {FORMAT}: update svfseg")
+        raise InputError(f"{path} has format {version}, expected {FORMAT}: update svfseg")
     if _hash(content) != expected:
-        raise ValueError(f"{path} was changed after it was written: its hash does not match")
+        raise InputError(f"{path} was changed after it was written: its hash does not match")
     classes = {name: i for i, name in enumerate(index.classes, start=1)}
     positions = {name: i for i, name in enumerate(index.items)}
     try:
@@ -315,7 +316,7 @@ def read_episodes(path: str | Path, index: Index) -> list[Episode]:
             for row in rows
         ]
     except KeyError as error:
-        raise ValueError(f"{path} names {error}, which {index.name} does not have") from error
+        raise InputError(f"{path} names {error}, which {index.name} does not have") from error
 
 
 def _item(pairs: list[tuple[Tensor, Tensor]], original: Tensor, class_id: int) -> Item:

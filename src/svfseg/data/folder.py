@@ -5,6 +5,8 @@ from pathlib import Path
 
 from svfseg.data.images import check_same_size, read_image, read_mask
 from svfseg.data.index import SET_ROOT, Index, Pixels, Sample, class_pixels
+from svfseg.errors import InputError, MissingFileError
+from svfseg.files import read_text
 
 IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -16,23 +18,23 @@ def folder(root: str | Path) -> Index:
     palette or grey PNGs of ids, 255 is ignored. Up to four folds of neighbouring classes.
 
     Raises:
-        FileNotFoundError: the folder, classes.txt or images are missing.
-        ValueError: broken or mismatched files, all of them named.
+        MissingFileError: the folder, classes.txt or images are missing.
+        InputError: broken or mismatched files, all of them named.
     """
     root = Path(root)
     if not (root / "classes.txt").is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no classes.txt in {root}: expected images/, masks/ and classes.txt with one class a "
             f"line; {SET_ROOT}"
         )
-    lines = (root / "classes.txt").read_text().splitlines()
+    lines = read_text(root / "classes.txt").splitlines()
     classes = tuple(line.strip() for line in lines if line.strip())
     if len(classes) < 2:
-        raise ValueError(f"{root / 'classes.txt'} names {len(classes)} class(es): a fold to test "
+        raise InputError(f"{root / 'classes.txt'} names {len(classes)} class(es): a fold to test "
                          "and one to train need at least 2")  # fmt: skip
     paths = sorted(p for p in (root / "images").glob("*") if p.suffix.lower() in IMAGE_ENDS)
     if not paths:
-        raise FileNotFoundError(f"no images in {root / 'images'} ({', '.join(IMAGE_ENDS)})")
+        raise MissingFileError(f"no images in {root / 'images'} ({', '.join(IMAGE_ENDS)})")
     masks = [root / "masks" / f"{path.stem}.png" for path in paths]
     pixels: list[Pixels] = []
     problems = []
@@ -49,7 +51,7 @@ def folder(root: str | Path) -> Index:
             problems.append(f"{mask_path.name} holds ids {unknown}, classes.txt has {len(classes)}")
         pixels.append(counts)
     if problems:
-        raise ValueError(f"{len(problems)} files in {root} cannot be used: {'; '.join(problems)}")
+        raise InputError(f"{len(problems)} files in {root} cannot be used: {'; '.join(problems)}")
 
     def load(position: int) -> Sample:
         return Sample(read_image(paths[position]), read_mask(masks[position]))

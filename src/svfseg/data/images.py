@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from svfseg.errors import InputError, MissingFileError
+
 Array = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
@@ -21,8 +23,8 @@ def read_image(path: str | Path, upright: bool = False) -> Array:
         upright: turn it as its EXIF data says, as viewers do; benchmarks do not.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, a damaged one, or one of more than 8 bits a channel.
+        MissingFileError: no such file.
+        InputError: not an image, a damaged one, or one of more than 8 bits a channel.
     """
     with _open(path) as image:
         return rgb_of(image, f"{path}", upright)
@@ -32,8 +34,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image file, from its head alone.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image.
+        MissingFileError: no such file.
+        InputError: not an image.
     """
     with _open(path) as image:
         return image.height, image.width
@@ -43,8 +45,8 @@ def read_mask(path: str | Path) -> Array:
     """Mask of class ids (height, width), uint8: a palette, grey or black-and-white image.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, or one that holds no ids (colour, 16 bits).
+        MissingFileError: no such file.
+        InputError: not an image, or one that holds no ids (colour, 16 bits).
     """
     with _open(path) as image:
         return ids_of(image, f"{path}")
@@ -59,10 +61,10 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
         upright: turn it as its EXIF data says.
 
     Raises:
-        ValueError: damaged, or of more than 8 bits a channel.
+        InputError: damaged, or of more than 8 bits a channel.
     """
     if image.mode.startswith(("I", "F")):
-        raise ValueError(
+        raise InputError(
             f"{name} has 16 or 32 bits a pixel (mode {image.mode}): scale it to 8 bits first"
         )
     turned = _decoded(lambda: ImageOps.exif_transpose(image) if upright else image, name)
@@ -80,10 +82,10 @@ def ids_of(image: Image.Image, name: str) -> Array:
         name: for messages.
 
     Raises:
-        ValueError: damaged, or one that holds no ids (colour, larger values, a JPEG).
+        InputError: damaged, or one that holds no ids (colour, larger values, a JPEG).
     """
     if image.format == "JPEG":
-        raise ValueError(f"{name} is a JPEG, which blurs the ids of a mask: save it as a PNG")
+        raise InputError(f"{name} is a JPEG, which blurs the ids of a mask: save it as a PNG")
     values: npt.NDArray[Any] = _decoded(lambda: np.asarray(image), name)
     if image.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]
@@ -91,7 +93,7 @@ def ids_of(image: Image.Image, name: str) -> Array:
         pass
     elif image.mode not in ("P", "L", "1"):
         kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
-        raise ValueError(
+        raise InputError(
             f"{name} is no mask of class ids: it has {kind} (mode {image.mode}); save it as "
             "an 8-bit palette or grey PNG whose values are the ids"
         )
@@ -107,27 +109,27 @@ def read_binary_mask(path: str | Path, class_id: int | None = None) -> Array:
             it is the only value beside 0, else it is ignored (background).
 
     Raises:
-        ValueError: no pixel of the class, several ids and no ``class_id``, or see `read_mask`.
+        InputError: no pixel of the class, several ids and no ``class_id``, or see `read_mask`.
     """
     mask = read_mask(path)
     ids = [int(v) for v in np.unique(mask) if v != 0]
     if not ids:
-        raise ValueError(f"{path} is empty: mark the class with any value but 0")
+        raise InputError(f"{path} is empty: mark the class with any value but 0")
     ids = [i for i in ids if i != 255] or ids
     if class_id is None and len(ids) > 1:
-        raise ValueError(f"{path} holds the classes {ids}: say which one with --class-id")
+        raise InputError(f"{path} holds the classes {ids}: say which one with --class-id")
     wanted = ids[0] if class_id is None else class_id
     if wanted not in ids:
-        raise ValueError(f"{path} has no pixel of class {wanted}: it holds {ids}")
+        raise InputError(f"{path} has no pixel of class {wanted}: it holds {ids}")
     chosen: Array = (mask == wanted).astype(np.uint8)
     return chosen
 
 
 def check_same_size(image: Array, mask: Array, what: str) -> None:
-    """Raise ValueError unless an image and its mask have one size."""
+    """Raise InputError unless an image and its mask have one size."""
     if image.shape[:2] != mask.shape[:2]:
         (h, w), (mh, mw) = image.shape[:2], mask.shape[:2]
-        raise ValueError(f"{what}: the image is {w}x{h}, its mask {mw}x{mh}; both must be one size")
+        raise InputError(f"{what}: the image is {w}x{h}, its mask {mw}x{mh}; both must be one size")
 
 
 def digest(image: Array) -> str:
@@ -160,7 +162,7 @@ def _decoded(decode: Callable[[], T], name: str) -> T:
     try:
         return decode()
     except Exception as error:  # decoders fail in many ways on a damaged file
-        raise ValueError(f"{name} is a damaged image: {error}") from error
+        raise InputError(f"{name} is a damaged image: {error}") from error
 
 
 def _eroded(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
@@ -177,12 +179,12 @@ def _open(path: str | Path) -> Any:
     try:
         return Image.open(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {path}") from None
+        raise MissingFileError(f"no image at {path}") from None
     except IsADirectoryError:
-        raise ValueError(f"{path} is a folder: expected an image file") from None
+        raise InputError(f"{path} is a folder: expected an image file") from None
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image that can be read") from error
+        raise InputError(f"{path} is not an image that can be read") from error
     except PermissionError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged image: {error}") from error
+        raise InputError(f"{path} is a damaged image: {error}") from error

@@ -12,7 +12,8 @@ from zlib import crc32
 import numpy as np
 
 from svfseg.data.images import Array, read_mask
-from svfseg.files import cache_folder, replace_file
+from svfseg.errors import InputError, MissingFileError
+from svfseg.files import cache_folder, read_text, replace_file
 
 IGNORE = 255
 # An image stands for a class with at least this many pixels of it at full resolution (PFENet).
@@ -56,10 +57,10 @@ class Index:
         """Class ids that fold keeps for the test.
 
         Raises:
-            ValueError: no such fold.
+            InputError: no such fold.
         """
         if not 0 <= fold < len(self.folds):
-            raise ValueError(f"fold is {fold}: {self.name} has folds 0 to {len(self.folds) - 1}")
+            raise InputError(f"fold is {fold}: {self.name} has folds 0 to {len(self.folds) - 1}")
         return self.folds[fold]
 
     def base(self, fold: int) -> tuple[int, ...]:
@@ -103,10 +104,10 @@ class Split:
             few: "drop" leaves out classes with too few images; at least one must have enough.
 
         Raises:
-            ValueError: names the classes that have too few images.
+            InputError: names the classes that have too few images.
         """
         if shot < 1:
-            raise ValueError(f"shot is {shot}: an episode needs at least 1 support")
+            raise InputError(f"shot is {shot}: an episode needs at least 1 support")
         if few == "drop" and (enough := self.with_enough(shot)).classes:
             return enough
         short = [
@@ -115,7 +116,7 @@ class Split:
             if len(self.images[c]) < shot + 1
         ]
         if short:
-            raise ValueError(
+            raise InputError(
                 f"too few images in {self.index.name} for {shot} shot(s) and a query: "
                 f"{', '.join(short)}; add images with at least {self.index.min_pixels} pixels of "
                 "the class, ask for fewer shots, or leave such classes out with --data.few drop"
@@ -186,10 +187,10 @@ def take(whole: Split, count: int) -> Split:
     """A part of a split: ``count`` images, class by class in turn, the same in every larger part.
 
     Raises:
-        ValueError: the split has fewer images.
+        InputError: the split has fewer images.
     """
     if not 0 < count <= len(whole.queries):
-        raise ValueError(
+        raise InputError(
             f"data.train_count is {count}: {whole.index.name} has {len(whole.queries)} images "
             "to train on"
         )
@@ -211,14 +212,14 @@ def read_list(path: Path) -> list[str]:
     """Image names of a list file: one a line, or paths whose first stem is the name.
 
     Raises:
-        FileNotFoundError: no such list.
-        ValueError: an empty list.
+        MissingFileError: no such list.
+        InputError: an empty list.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no image list at {path}")
-    names = [Path(line.split()[0]).stem for line in path.read_text().splitlines() if line.strip()]
+        raise MissingFileError(f"no image list at {path}")
+    names = [Path(line.split()[0]).stem for line in read_text(path).splitlines() if line.strip()]
     if not names:
-        raise ValueError(f"{path} lists no images")
+        raise InputError(f"{path} lists no images")
     return names
 
 
@@ -226,13 +227,13 @@ def count_pixels(masks: Sequence[Path], what: str) -> tuple[Pixels, ...]:
     """Pixels of each class in each mask, remembered on disk until a mask changes.
 
     Raises:
-        ValueError: masks that are missing or cannot be read, the first ones named.
+        InputError: masks that are missing or cannot be read, the first ones named.
     """
     try:
         stamps = [f"{m} {m.stat().st_size} {m.stat().st_mtime_ns}" for m in masks]
     except OSError:
         missing = [m for m in masks if not m.is_file()]
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{what}: {len(missing)} of {len(masks)} masks are missing, first {missing[0]}"
         ) from None
     digest = hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:24]
@@ -254,7 +255,7 @@ def count_pixels(masks: Sequence[Path], what: str) -> tuple[Pixels, ...]:
     with ThreadPoolExecutor() as pool:
         counted = tuple(pool.map(count, masks))
     if problems:
-        raise ValueError(f"{what}: {len(problems)} masks cannot be used, first: {problems[0]}")
+        raise InputError(f"{what}: {len(problems)} masks cannot be used, first: {problems[0]}")
     try:
         with replace_file(cached) as fresh:
             fresh.write_text(json.dumps(counted))

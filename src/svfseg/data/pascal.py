@@ -13,6 +13,7 @@ from svfseg.data.index import (
     read_list,
 )
 from svfseg.data.verify import ListReport, list_report
+from svfseg.errors import MissingFileError
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle",
@@ -32,8 +33,8 @@ def pascal5i(root: str | Path, lists: Iterable[str]) -> Index:
         lists: names in ImageSets/Segmentation ("val"), or files; an image in two lists counts once.
 
     Raises:
-        FileNotFoundError: the tree, a list, or a mask is missing.
-        ValueError: an empty list, or masks that cannot be read.
+        MissingFileError: the tree, a list, or a mask is missing.
+        InputError: an empty list, or masks that cannot be read.
     """
     root, lists = Path(root), tuple(lists)
     masks = mask_folder(root)
@@ -59,12 +60,12 @@ def mask_folder(root: Path) -> Path:
     """The masks' folder of a VOC2012 tree.
 
     Raises:
-        FileNotFoundError: the tree is not there, or has none.
+        MissingFileError: the tree is not there, or has none.
     """
     for name in ("SegmentationClassAug", "SegmentationClass"):
         if (root / name).is_dir():
             return root / name
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"no VOC2012 at {root or '(empty path)'}: expected a folder with JPEGImages, ImageSets and "
         f"SegmentationClassAug; {SET_ROOT}"
     )
@@ -74,21 +75,21 @@ def find_list(root: Path, name: str) -> Path:
     """The file of a list given by name or path.
 
     Raises:
-        FileNotFoundError: neither is there; names the lists that are.
+        MissingFileError: neither is there; names the lists that are.
     """
     folder = root / "ImageSets" / "Segmentation"
     for path in (folder / f"{name}.txt", Path(name)):
         if path.is_file():
             return path
     there = sorted(path.stem for path in folder.glob("*.txt"))
-    raise FileNotFoundError(f"no image list {name} in {folder}: it holds {', '.join(there)}")
+    raise MissingFileError(f"no image list {name} in {folder}: it holds {', '.join(there)}")
 
 
 def verify(root: str | Path, name: str) -> ListReport:
     """Decode every image and mask of a list and count classes and folds.
 
     Raises:
-        FileNotFoundError: no such tree or list.
+        MissingFileError: no such tree or list.
     """
     root = Path(root)
     masks = mask_folder(root)

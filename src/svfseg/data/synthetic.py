@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from svfseg.data.index import Index, Sample, class_pixels
+from svfseg.errors import InputError
 from svfseg.files import packaged
 
 # Four folds of five, each fold one kind of thing, so that novel classes are far from base ones.
@@ -37,10 +38,10 @@ def stickers(seed: int, count: int, part: str) -> Index:
         part: "train" or "test": two disjoint streams of images.
 
     Raises:
-        ValueError: the packages of the extra "demo" are not installed, or no images are asked for.
+        InputError: the packages of the extra "demo" are not installed, or no images are asked for.
     """
     if count < 1:
-        raise ValueError(f"data.images is {count}: at least 1 image is needed")
+        raise InputError(f"data.images is {count}: at least 1 image is needed")
     made = partial(_compose, seed, ("train", "test").index(part))
     return Index(
         name=f"stickers {part}",

@@ -18,6 +18,8 @@ from svfseg.config import TrainConfig
 from svfseg.data import Episode, Split, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
 from svfseg.device import resolve
+from svfseg.errors import InputError
+from svfseg.files import read_json_lines
 from svfseg.lab.bootstrap import Interval, mean_interval
 from svfseg.lab.runtime import environment
 from svfseg.lab.spectra import (
@@ -59,13 +61,13 @@ def analyze(
         The page.
 
     Raises:
-        FileNotFoundError: no run, checkpoint or data.
-        ValueError: the base weights were random, or nothing was tuned.
+        MissingFileError: no run, checkpoint or data.
+        InputError: the base weights were random, or nothing was tuned.
     """
     run, out = Path(run), Path(out)
     config = run_config(run)
     if config.model.backbone.weights == "none" and not config.model.base:
-        raise ValueError(
+        raise InputError(
             f"{run} began from random weights, which nobody can load again: analyze a run with "
             "model.backbone.weights imagenet or a file"
         )
@@ -154,7 +156,7 @@ def focus_table(before: Sequence[Focus], after: Sequence[Focus]) -> list[dict[st
 def read_curves(run: Path) -> list[dict[str, Any]]:
     """Steps, base-class and (where the run wrote it) novel-class mIoU of a run."""
     path = run / "metrics.jsonl"
-    lines = map(json.loads, path.read_text().splitlines()) if path.is_file() else ()
+    lines = read_json_lines(path) if path.is_file() else []
     return [
         {"step": line["step"], "base": line.get("miou"), "novel": line.get("novel_miou")}
         for line in lines

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from svfseg.errors import InputError
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -64,15 +66,15 @@ def difference(
         seed: of the draws.
 
     Raises:
-        ValueError: no pairs, or a and b are not of the same episodes.
+        InputError: no pairs, or a and b are not of the same episodes.
     """
     if not pairs:
-        raise ValueError("no runs to compare")
+        raise InputError("no runs to compare")
     rng = np.random.default_rng(seed)
     values, sampled = [], []
     for a, b in pairs:
         if not np.array_equal(a.classes, b.classes):
-            raise ValueError("the runs to compare were scored on different episodes")
+            raise InputError("the runs to compare were scored on different episodes")
         n = len(a.classes)
         whole = np.ones((1, n))
         values.append(float(resampled_miou(a, whole)[0] - resampled_miou(b, whole)[0]))

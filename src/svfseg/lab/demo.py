@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -28,6 +27,8 @@ from svfseg.config import (
 )
 from svfseg.data import TestEpisodes, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
+from svfseg.errors import InputError
+from svfseg.files import read_json_lines
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.metrics import IoUMeter
 from svfseg.lab.training import Report, train
@@ -82,7 +83,7 @@ def demo(
             with the reports of `train`, or with {"episode", "episodes"}.
 
     Raises:
-        ValueError: the packages of the extra "demo" are missing, or the folder holds other things.
+        InputError: the packages of the extra "demo" are missing, or the folder holds other things.
     """
     _clear(out)
     start = time.perf_counter()
@@ -116,7 +117,7 @@ def _clear(out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / PAGE).exists():
         leftover = {path.name for path in out.iterdir()} - set(STRATEGIES)
         if leftover:
-            raise ValueError(
+            raise InputError(
                 f"{out} holds {sorted(leftover)[0]} and is no demo: choose another --out"
             )
     for strategy in STRATEGIES:
@@ -153,7 +154,7 @@ def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int, repo
 
     result = evaluate(folder, settings, progress=scored)
     seconds = time.perf_counter() - start
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_json_lines(folder / "metrics.jsonl")
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     return Arm(strategy, folder, result, losses, seconds)
 

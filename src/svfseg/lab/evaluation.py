@@ -28,6 +28,7 @@ from svfseg.data import (
     test_index,
 )
 from svfseg.data.transforms import fit_mask, logits_at_original, numbered, to_ids
+from svfseg.errors import InputError
 from svfseg.lab.feature_cache import Sight, Views, masks_of
 from svfseg.lab.metrics import ClassMeter, IoUMeter
 from svfseg.lab.runtime import environment, make_accelerator
@@ -284,12 +285,12 @@ def evaluate(
         how the checkpoint was chosen, and the environment.
 
     Raises:
-        FileNotFoundError: no run, checkpoint or data.
-        ValueError: settings that do not fit the data.
+        MissingFileError: no run, checkpoint or data.
+        InputError: settings that do not fit the data.
     """
     model, trained = load_head(run, config.checkpoint)
     if config.generalized and not hasattr(model, "maps"):
-        raise ValueError(f"{run} is a {trained.model.head} run: the generalized score needs bam")
+        raise InputError(f"{run} is a {trained.model.head} run: the generalized score needs bam")
     moved = {name: value for name, value in vars(config.data).items() if value is not None}
     data = replace(trained.data, **moved)
     shot = trained.shot if config.shot is None else config.shot
@@ -298,9 +299,9 @@ def evaluate(
     model.to(accelerator.device)
     seeds = config.seeds if episode_list is None else (0,)
     if not seeds or config.episodes < 1:
-        raise ValueError("nothing to evaluate: give at least one seed and one episode")
+        raise InputError("nothing to evaluate: give at least one seed and one episode")
     if config.cache < 0:
-        raise ValueError(f"cache is {config.cache}: expected 0 or more MiB")
+        raise InputError(f"cache is {config.cache}: expected 0 or more MiB")
     lists = []
     for seed in seeds:
         if episode_list is None:
@@ -309,7 +310,7 @@ def evaluate(
             episodes = read_episodes(episode_list, source.index)
             strange = {e.class_id for e in episodes} - set(source.classes)
             if strange:
-                raise ValueError(f"{episode_list} has classes {strange} outside fold {data.fold}")
+                raise InputError(f"{episode_list} has classes {strange} outside fold {data.fold}")
         lists.append(episodes)
     start = time.perf_counter()
     meters = score(

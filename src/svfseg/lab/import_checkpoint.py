@@ -7,6 +7,7 @@ from typing import cast
 from torch import nn
 
 from svfseg.config import TrainConfig, write_config
+from svfseg.errors import InputError
 from svfseg.models import build_model
 from svfseg.models.convert import import_published, sizes
 from svfseg.models.weights import backbone_fingerprint, read_weights
@@ -21,12 +22,12 @@ def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:
         config: names the head, the backbone (weights "none": all come from the file), and out.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the tensors do not fit, or the run folder is taken; nothing is written.
+        MissingFileError: no such file.
+        InputError: the tensors do not fit, or the run folder is taken; nothing is written.
     """
     run = Path(config.out)
     if (run / "config.yaml").exists():
-        raise ValueError(f"{run} holds a run already: choose another --out")
+        raise InputError(f"{run} holds a run already: choose another --out")
     tensors = read_weights(file)
     if config.model.head in ("bam", "pspnet"):
         classes, shots = sizes(tensors)

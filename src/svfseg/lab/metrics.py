@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from svfseg.errors import InputError
+
 IGNORE = 255
 
 
@@ -27,10 +29,10 @@ def intersection_union(
         (intersection, union), each int64 of shape (2,): background, foreground.
 
     Raises:
-        ValueError: the shapes differ.
+        InputError: the shapes differ.
     """
     if prediction.shape != target.shape:
-        raise ValueError(
+        raise InputError(
             f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape"
         )
     valid = target != ignore_index

@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from svfseg._version import __version__
 from svfseg.device import resolve
+from svfseg.files import read_json_lines, replace_file
 
 # Marks the states of accelerate that this module made: those of a host program are left alone.
 _MADE_HERE = "_made_by_svfseg"
@@ -29,7 +30,7 @@ def make_accelerator(device: str = "auto", precision: str = "no") -> Accelerator
     Where a host program has set up accelerate, its state stays as it is.
 
     Raises:
-        ValueError: the device is unknown or not there, or a host program has set up accelerate
+        InputError: the device is unknown or not there, or a host program has set up accelerate
             with another device or precision.
     """
     resolve(device)
@@ -102,9 +103,9 @@ class MetricsLog:
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():  # a resumed run forgets what came after its checkpoint
-            lines = self.path.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= from_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
+            kept = [line for line in read_json_lines(self.path) if line["step"] <= from_step]
+            with replace_file(self.path) as fresh:
+                fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter

@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from svfseg.config import EvalConfig, TrainConfig, from_dict, nearest, read_config, to_dict
-from svfseg.files import replace_file
+from svfseg.config import EvalConfig, TrainConfig, did_you_mean, from_dict, read_config, to_dict
+from svfseg.errors import InputError
+from svfseg.files import read_json, read_json_lines, replace_file
 from svfseg.lab.bench.cost import strategy_cost
 from svfseg.lab.bootstrap import Records
 from svfseg.lab.evaluation import evaluate
@@ -69,16 +70,16 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
         root: folder of the data, in place of the file's.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown field, arm or setting; candidates in unequal number.
+        MissingFileError: no such file.
+        InputError: an unknown field, arm or setting; candidates in unequal number.
     """
     content = read_config(path)
     unknown = [key for key in content if key not in FIELDS]
     if unknown:
-        raise ValueError(f"{path}: unknown field {unknown[0]}{nearest(unknown[0], FIELDS)}")
+        raise InputError(f"{path}: unknown field {unknown[0]}{did_you_mean(unknown[0], FIELDS)}")
     arms = {name: nested(settings or {}) for name, settings in content.get("arms", {}).items()}
     if not arms:
-        raise ValueError(f"{path} names no arms: expected 'arms:' with settings for each")
+        raise InputError(f"{path} names no arms: expected 'arms:' with settings for each")
     grid = {k: v if isinstance(v, list) else [v] for k, v in content.get("grid", {}).items()}
     search = content.get("search", {})
     moved = {} if root is None else {"data": {"root": root}}
@@ -93,16 +94,16 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
     values, inherit = search.get("values", {}), search.get("inherit", {})
     for name in (study.reference, *values, *inherit.values()):
         if name not in arms:
-            raise ValueError(f"{path}: unknown arm {name}{nearest(str(name), arms)}")
+            raise InputError(f"{path}: unknown arm {name}{did_you_mean(str(name), arms)}")
     sizes = {arm: len(list(_points(candidates))) for arm, candidates in values.items()}
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"{path}: arms are to be searched alike, found candidates {sizes}")
+        raise InputError(f"{path}: arms are to be searched alike, found candidates {sizes}")
     from_dict(EvalConfig, study.eval)
     for job in (*search_jobs(study), *final_jobs(study, {})):
         config = train_config(job, Path("out"))
         check(config)
         if study.eval and config.model.head == "pspnet":
-            raise ValueError(
+            raise InputError(
                 f"{path}: {job.name} is a base learner (pspnet), which has its score from its "
                 "training: leave out eval"
             )
@@ -125,7 +126,7 @@ def run_study(study: Study, out: str | Path, report: Report | None = None) -> Pa
         The folder.
 
     Raises:
-        ValueError: a run in the folder has other settings than the study.
+        InputError: a run in the folder has other settings than the study.
     """
     out = Path(out)
     searches = search_jobs(study)
@@ -220,7 +221,7 @@ def _run(job: Job, study: Study, out: Path, report: Report | None, final: bool) 
     start = time.perf_counter()
     known = run_config(run) if (run / "config.yaml").is_file() else None
     if known is not None and to_dict(known) != to_dict(config):
-        raise ValueError(
+        raise InputError(
             f"{run} was made with other settings: choose another --out, or remove that folder"
         )
     finished = (run / "last").is_dir() and read_about(run / "last")["step"] == config.optim.steps
@@ -266,8 +267,7 @@ def write_tables(study: Study, out: Path) -> None:
     _write_csv(out / "results.csv", [row for _, row in done])
     curves = []
     for job, _ in done:
-        lines = (out / "runs" / job.name / "metrics.jsonl").read_text().splitlines()
-        for line in map(json.loads, lines):
+        for line in read_json_lines(out / "runs" / job.name / "metrics.jsonl"):
             if "miou" in line or "novel_miou" in line:
                 curves.append(
                     {
@@ -280,7 +280,7 @@ def write_tables(study: Study, out: Path) -> None:
                 )
     _write_csv(out / "curves.csv", curves)
     records = {
-        (job.arm, json.dumps(job.point)): Records.of(json.loads(path.read_text()))
+        (job.arm, json.dumps(job.point)): Records.of(read_json(path))
         for job, _ in done
         if (path := out / "runs" / job.name / "episodes.json").is_file()
     }
@@ -341,7 +341,7 @@ def _word(value: Any) -> str:
 
 def _row(out: Path, job: Job) -> Settings | None:
     path = out / "runs" / job.name / "row.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def _write_csv(path: Path, rows: list[Settings]) -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset
 
 from svfseg.config import OptimConfig, TrainConfig, look_up, write_config
 from svfseg.data import BENCHMARKS, ClassCrops, Split, TrainEpisodes, build_splits, collate
+from svfseg.errors import InputError
 from svfseg.lab.runtime import (
     MetricsLog,
     environment,
@@ -83,15 +84,15 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
         The run folder.
 
     Raises:
-        FileNotFoundError: missing data or weights, or nothing to resume.
-        ValueError: settings that do not fit together, or a run that is there already.
+        MissingFileError: missing data or weights, or nothing to resume.
+        InputError: settings that do not fit together, or a run that is there already.
     """
     run = Path(config.out)
     check(config)
     if resume:
         _same_settings(run, config)
     elif any((run / name).exists() for name in ("best", "last")):
-        raise ValueError(f"{run} holds a run already: choose another --out, or give --resume")
+        raise InputError(f"{run} holds a run already: choose another --out, or give --resume")
     accelerator = make_accelerator(config.device, config.precision)
     if not accelerator.is_main_process:
         report = None
@@ -178,7 +179,7 @@ def train(config: TrainConfig, resume: bool = False, report: Report | None = Non
             schedule.step()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise ValueError(
+            raise InputError(
                 f"the loss is {value} at step {step}: lower optim.lr or tuning.lr, or set "
                 "optim.clip"
             )
@@ -206,7 +207,7 @@ def _factoring(report: Report | None) -> Callable[[int, int], None] | None:
 
 
 def check(config: TrainConfig) -> None:
-    """Raise ValueError for settings that no run can have."""
+    """Raise InputError for settings that no run can have."""
     look_up(config.tuning.strategy, STRATEGIES, "strategy")
     look_up(config.model.head, HEADS, "head")
     look_up(config.data.name, BENCHMARKS, "benchmark")
@@ -220,28 +221,28 @@ def check(config: TrainConfig) -> None:
     }
     for name, value in positive.items():
         if not value > 0:
-            raise ValueError(f"{name} is {value}: expected more than 0")
+            raise InputError(f"{name} is {value}: expected more than 0")
     if config.data.size < 32:
-        raise ValueError(f"data.size is {config.data.size}: expected at least 32 pixels")
+        raise InputError(f"data.size is {config.data.size}: expected at least 32 pixels")
     if config.workers < 0:
-        raise ValueError(f"workers is {config.workers}: expected 0 or more")
+        raise InputError(f"workers is {config.workers}: expected 0 or more")
     if config.selection.on == "base-validation" and config.data.validation_fraction == 0:
-        raise ValueError(
+        raise InputError(
             "selection.on is base-validation, but data.validation_fraction is 0: hold out some "
             "images, or set selection.on to last"
         )
 
 
 def check_classes(config: TrainConfig, source: Split) -> None:
-    """Raise ValueError where a base learner's classes or shots are not those of the run."""
+    """Raise InputError where a base learner's classes or shots are not those of the run."""
     model = config.model
     if model.head in ("bam", "pspnet") and model.base_classes != len(source.classes):
-        raise ValueError(
+        raise InputError(
             f"model.base_classes is {model.base_classes}: fold {config.data.fold} of "
             f"{source.index.name} has {len(source.classes)}"
         )
     if model.head == "bam" and model.weighted_shots not in (1, config.shot):
-        raise ValueError(
+        raise InputError(
             f"model.weighted_shots is {model.weighted_shots} and shot is {config.shot}: the "
             "weighting learns from episodes of its own number of shots"
         )
@@ -259,17 +260,17 @@ def per_process(config: TrainConfig, accelerator: Accelerator) -> int:
     """Episodes of a batch in one process.
 
     Raises:
-        ValueError: the batch does not divide by the number of processes, or is too small to
+        InputError: the batch does not divide by the number of processes, or is too small to
             normalise over.
     """
     if config.optim.batch % accelerator.num_processes:
-        raise ValueError(
+        raise InputError(
             f"optim.batch is {config.optim.batch}: expected a multiple of the "
             f"{accelerator.num_processes} processes"
         )
     share = config.optim.batch // int(accelerator.num_processes)
     if config.model.head == "pspnet" and share < 2:
-        raise ValueError(
+        raise InputError(
             f"optim.batch is {config.optim.batch} in {accelerator.num_processes} process(es): "
             "expected 2 images or more in each, as pspnet normalises over them"
         )
@@ -324,7 +325,7 @@ def _trainable(source: Split, model: nn.Module, config: TrainConfig) -> Split:
         return source
     enough = source.require(config.shot, config.data.few)
     if config.model.head == "bam" and enough.classes != source.classes:
-        raise ValueError(
+        raise InputError(
             "bam numbers the base classes as its base learner does: none can be left out with "
             "data.few drop; add images, or ask for fewer shots"
         )
@@ -354,6 +355,6 @@ def _same_settings(run: Path, config: TrainConfig) -> None:
     before = run_config(run)
     same = replace(config, device=before.device, workers=before.workers, out=before.out)
     if same != before:
-        raise ValueError(
+        raise InputError(
             f"{run} was trained with other settings: resume with those of its config.yaml"
         )

@@ -15,6 +15,7 @@ from svfseg.data import (
     novel_split,
     test_index,
 )
+from svfseg.errors import InputError
 from svfseg.lab.evaluation import score, score_classes
 from svfseg.models import takes_images
 
@@ -40,13 +41,13 @@ def make_judge(
         batch: episodes or images at once.
 
     Raises:
-        ValueError: too few held-out images.
+        InputError: too few held-out images.
     """
     size, workers = config.data.size, config.workers
     if takes_images(model):
         chosen = config.selection.on != "last"
         if config.selection.on == "test" or config.selection.curve:
-            raise ValueError(
+            raise InputError(
                 f"{config.model.head} learns base classes and cannot be scored on novel ones: set "
                 "selection.on to base-validation or last, and selection.curve to 0"
             )
@@ -92,7 +93,7 @@ def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, lis
         return held_out, []
     source = held_out.with_enough(config.shot)
     if not source.classes:
-        raise ValueError(
+        raise InputError(
             f"{held_out.index.name} holds out {len(held_out.queries)} images, too few for "
             f"{config.shot}-shot episodes of any class: raise --data.validation-fraction, or do "
             "not choose a checkpoint (--selection.on last)"

@@ -40,8 +40,8 @@ def build_model(config: ModelConfig) -> nn.Module:
     A dotted path in ``config.head`` names a class of your own; it is called with the backbone.
 
     Raises:
-        ValueError: an unknown head or backbone, or weights that do not fit.
-        FileNotFoundError: a weight file that is not there.
+        InputError: an unknown head or backbone, or weights that do not fit.
+        MissingFileError: a weight file that is not there.
     """
     backbone = build_backbone(config.backbone)
     if config.head in HEADS:

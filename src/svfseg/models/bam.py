@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from svfseg.errors import InputError
 from svfseg.models.aspp import Decoder
 from svfseg.models.backbone import STAGES, Backbone, WholeBackbone
 from svfseg.models.functional import gram, gram_difference, resize
@@ -91,7 +92,7 @@ class BAM(nn.Module):
         """Start from a base learner: its backbone for both branches, and its classifier.
 
         Raises:
-            ValueError: another backbone, or another number of classes.
+            InputError: another backbone, or another number of classes.
         """
         for own, given in (
             (self.backbone, base.backbone),
@@ -100,7 +101,7 @@ class BAM(nn.Module):
             try:
                 own.load_state_dict(given.state_dict())
             except RuntimeError as error:
-                raise ValueError(
+                raise InputError(
                     "the base learner is of another backbone, width or number of classes: "
                     f"{str(error).splitlines()[-1].strip()}"
                 ) from error
@@ -109,10 +110,10 @@ class BAM(nn.Module):
         """Copy the stages that are about to change, for the base learner, frozen.
 
         Raises:
-            ValueError: the backbone has no stages that could be told apart.
+            InputError: the backbone has no stages that could be told apart.
         """
         if stages and isinstance(self.backbone, WholeBackbone):
-            raise ValueError("bam needs a backbone that can be cut into stages to tune it")
+            raise InputError("bam needs a backbone that can be cut into stages to tune it")
         for index in sorted(set(stages)):
             kept = copy.deepcopy(self.backbone.stage(index)).requires_grad_(False).eval()
             self.base_stages[f"layer{index}"] = kept

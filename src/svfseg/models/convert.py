@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from svfseg.errors import InputError
 from svfseg.models.weights import load_weights
 
 # The reference networks keep all parts side by side; ours nests them.
@@ -31,7 +32,7 @@ def import_published(model: nn.Module, tensors: dict[str, Tensor], source: str) 
         The same model.
 
     Raises:
-        ValueError: keys are missing, unknown or of another shape; the first ones are named.
+        InputError: keys are missing, unknown or of another shape; the first ones are named.
     """
     load_weights(model, rename(tensors, model.state_dict().keys()), source)
     return model
@@ -54,13 +55,13 @@ def sizes(tensors: dict[str, Tensor]) -> tuple[int, int]:
     """(base classes, shots of the learned weighting) of a BAM or PSPNet checkpoint.
 
     Raises:
-        ValueError: the tensors hold no base learner.
+        InputError: the tensors hold no base learner.
     """
     heads = [
         t for key, t in tensors.items() if re.fullmatch(r"(learner_base\.1|cls)\.4\.bias", key)
     ]
     if not heads:
-        raise ValueError(
+        raise InputError(
             "no base learner in the checkpoint: expected learner_base.* or ppm.*, cls.*"
         )
     weighting = tensors.get("kshot_rw.0.weight")

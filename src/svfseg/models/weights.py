@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from svfseg.errors import InputError, MissingFileError
+
 # What a classifier file holds beyond the stages; everything else unexpected is an error.
 _CLASSIFIER = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm_head.", "head_", "aux")
 
@@ -16,18 +18,18 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or .pth file; a checkpoint's inner state dict is found.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a weight file.
+        MissingFileError: no such file.
+        InputError: not a weight file.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weight file at {path}")
+        raise MissingFileError(f"no weight file at {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is not a weight file that can be read safely ({type(error).__name__}): "
             "expected a state dict as .pth or .safetensors"
         ) from error
@@ -39,7 +41,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             tensors[str(key).removeprefix("module.")] = value
     if not tensors:
-        raise ValueError(f"{path} holds no tensors: expected a state dict")
+        raise InputError(f"{path} holds no tensors: expected a state dict")
     return tensors
 
 
@@ -47,7 +49,7 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
     """Load a classifier's tensors into a network without its classifier.
 
     Raises:
-        ValueError: a key is missing, unexpected or of another shape; the first ones are named.
+        InputError: a key is missing, unexpected or of another shape; the first ones are named.
     """
     expected = net.state_dict()
     needed = {k for k in expected if not k.endswith("num_batches_tracked")}
@@ -70,7 +72,7 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
         found, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
         problems.append(f"has {key} of shape {found}, expected {wanted}{_more(shapes, 1)}")
     if problems:
-        raise ValueError(f"{source} does not fit the network: it {'; it '.join(problems)}")
+        raise InputError(f"{source} does not fit the network: it {'; it '.join(problems)}")
     net.load_state_dict({k: tensors.get(k, v) for k, v in expected.items()})
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from svfseg.config import TuningConfig
 from svfseg.data.index import Sample
 from svfseg.data.transforms import augment, class_mask, to_ids, to_tensor
+from svfseg.errors import InputError
 from svfseg.segmenter.negatives import photographs
 from svfseg.tuning.strategies import merge_tuned, tune
 
@@ -109,10 +110,10 @@ def tuning_of(strategy: str) -> TuningConfig:
     Adam's steps have one size whatever the gradient's: of a factor they are shares of each value.
 
     Raises:
-        ValueError: a strategy that support-time tuning does not offer.
+        InputError: a strategy that support-time tuning does not offer.
     """
     if strategy not in PRESETS:
-        raise ValueError(f"adapt is {strategy!r}: expected None, {', '.join(map(repr, PRESETS))}")
+        raise InputError(f"adapt is {strategy!r}: expected None, {', '.join(map(repr, PRESETS))}")
     scale = "relative" if strategy == "svf" else "direct"
     return TuningConfig(strategy=strategy, scale=cast(Any, scale), rank=4)
 
@@ -168,7 +169,7 @@ def adapt(
         report: called with {"step", "steps", "loss"}.
 
     Raises:
-        ValueError: a strategy that is not offered, or a loss that is no number.
+        InputError: a strategy that is not offered, or a loss that is no number.
     """
     count = _Count(report)
     preset = PRESETS[tuning_of(strategy).strategy]
@@ -312,7 +313,7 @@ class _Tuning:
         logits = self.model(query, shown, masks)
         loss = F.cross_entropy(logits.float(), target.long(), ignore_index=255)
         if not torch.isfinite(loss):
-            raise ValueError(f"the loss is {float(loss)} at step {step}: lower lr")
+            raise InputError(f"the loss is {float(loss)} at step {step}: lower lr")
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

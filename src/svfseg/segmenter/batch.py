@@ -14,7 +14,8 @@ from svfseg.annotations.folders import find_images
 from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array, overlay
-from svfseg.files import replace_file
+from svfseg.errors import InputError
+from svfseg.files import read_json_lines, replace_file
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.segmenter.report import LOG, read_predictions
 
@@ -50,13 +51,13 @@ def predict_folder(
         The lines of all images, those of earlier calls too.
 
     Raises:
-        FileNotFoundError: a query is not there.
-        ValueError: no image, a folder with another task's predictions, or damaged images: all
+        MissingFileError: a query is not there.
+        InputError: no image, a folder with another task's predictions, or damaged images: all
             others are done before it is raised.
     """
     unknown = [name for name in formats if name not in WRITERS]
     if unknown:
-        raise ValueError(f"unknown format {unknown[0]}: expected {', '.join(WRITERS)}")
+        raise InputError(f"unknown format {unknown[0]}: expected {', '.join(WRITERS)}")
     images = find_images(queries, none=watch)
     out.mkdir(parents=True, exist_ok=True)
     kept = {"task": task, "formats": sorted(formats)}
@@ -94,7 +95,7 @@ def predict_folder(
             images = [p for p in find_images(queries, none=True) if _settled(p)]
     if problems:
         first = "; ".join(list(problems.values())[:3])
-        raise ValueError(f"{len(problems)} of {len(images)} images were left out: {first}")
+        raise InputError(f"{len(problems)} of {len(images)} images were left out: {first}")
     return [lines[path.name] for path in images]
 
 
@@ -136,17 +137,22 @@ def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if not path.is_file() or not path.read_text().strip():
         return {}
     try:
-        head = json.loads(path.read_text().splitlines()[0])
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: choose another --out, or remove it") from error
-    if head["task"] != kept["task"]:
-        raise ValueError(
-            f"{out} holds predictions of another task: choose another --out, or remove it"
+        head = read_json_lines(path)[0]
+        task, formats = head["task"], head["formats"]
+    except (InputError, IndexError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged: choose another folder, or remove it", settings=("out",)
+        ) from error
+    if task != kept["task"]:
+        raise InputError(
+            f"{out} holds predictions of another task: choose another folder, or remove it",
+            settings=("out",),
         )
-    if head["formats"] != kept["formats"]:
-        raise ValueError(
-            f"{out} was made with --format {' '.join(head['formats'])}: give that again, or choose "
-            "another --out"
+    if formats != kept["formats"]:
+        raise InputError(
+            f"{out} was made with the formats {' '.join(formats)}: give those again, or choose "
+            "another folder",
+            settings=("format", "out"),
         )
     rows = {Path(line["image"]).name: line for line in read_predictions(out)}
     done = {name: line for name, line in rows.items() if (out / line["mask"]).is_file()}

@@ -16,6 +16,7 @@ from svfseg.annotations.inputs import Given, as_image, as_mask, check_marked
 from svfseg.data.images import Array, digest
 from svfseg.data.index import Sample
 from svfseg.device import resolve
+from svfseg.errors import InputError
 from svfseg.models.weights import backbone_fingerprint
 from svfseg.segmenter.adaptation import Support, adapt, tuning_of
 from svfseg.segmenter.calibration import Rule, decide, find_rules, left_out_iou
@@ -115,8 +116,8 @@ class FewShotSegmenter:
         """A segmenter with its model loaded; of a task file, fitted as it was.
 
         Raises:
-            FileNotFoundError: no such run, file or repository.
-            ValueError: a damaged one; or see `svfseg.tuning.checkpoint.load_head`.
+            MissingFileError: no such run, file or repository.
+            InputError: a damaged one; or see `svfseg.tuning.checkpoint.load_head`.
         """
         if str(source).endswith(".svf"):
             return cls.load(source, **parameters)
@@ -132,12 +133,12 @@ class FewShotSegmenter:
         """Change parameters; what was fitted is forgotten.
 
         Raises:
-            ValueError: an unknown parameter.
+            InputError: an unknown parameter.
         """
         known = _parameters(type(self))
         for name, value in parameters.items():
             if name not in known:
-                raise ValueError(f"unknown parameter {name}: expected one of {', '.join(known)}")
+                raise InputError(f"unknown parameter {name}: expected one of {', '.join(known)}")
             setattr(self, name, value)
         if parameters:
             self.unfit()
@@ -165,19 +166,19 @@ class FewShotSegmenter:
             report: called with {"step", "steps", "loss"} while supports are tuned on.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: numbers or sizes that differ, a class without a pixel, wrong parameters.
+            MissingFileError: no such file.
+            InputError: numbers or sizes that differ, a class without a pixel, wrong parameters.
         """
         self._check()
         images, masks = _listed(images), _listed(masks)
         if not images or len(images) != len(masks):
-            raise ValueError(
+            raise InputError(
                 f"found {len(images)} image(s) and {len(masks)} mask(s): give at least one image, "
                 "and one mask for each"
             )
         names = tuple(classes) if classes is not None else ("class",)
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"classes are {list(names)}: expected one or more different names")
+            raise InputError(f"classes are {list(names)}: expected one or more different names")
         samples = []
         for number, (given, mask) in enumerate(zip(images, masks, strict=True), start=1):
             image = as_image(given, f"support {number}")
@@ -188,7 +189,7 @@ class FewShotSegmenter:
             samples.append(Sample(image, marked))
         for class_id, name in enumerate(names, start=1):
             if not any((sample.mask == class_id).any() for sample in samples):
-                raise ValueError(f"no support shows class {class_id} ({name}): mark it in one")
+                raise InputError(f"no support shows class {class_id} ({name}): mark it in one")
         return self._fit(samples, names, report)
 
     def _fit(
@@ -216,7 +217,7 @@ class FewShotSegmenter:
         views = by_class(shown, ids)
         for class_id, name in zip(ids, names, strict=True):
             if not views[class_id]:
-                raise ValueError(
+                raise InputError(
                     f"class {class_id} ({name}) is too small: it vanishes at {size} pixels; crop "
                     "the supports around it, or set tile"
                 )
@@ -306,8 +307,8 @@ class FewShotSegmenter:
             device: auto, cpu, cuda, mps.
 
         Raises:
-            FileNotFoundError: no such file, or its model is not there.
-            ValueError: a damaged file, or a model that is not the one it was fitted on.
+            MissingFileError: no such file, or its model is not there.
+            InputError: a damaged file, or a model that is not the one it was fitted on.
         """
         path = Path(path)
         task = read_task(path)
@@ -316,7 +317,7 @@ class FewShotSegmenter:
         segmenter = cls(about["model"] if model is None else model, **given)
         base, _ = segmenter._base()
         if backbone_fingerprint(base) != about["fingerprint"]:
-            raise ValueError(
+            raise InputError(
                 f"{path} was fitted on other weights than those of {segmenter.model}: load it with "
                 "the model that it was fitted on"
             )
@@ -402,13 +403,13 @@ class FewShotSegmenter:
         if self.adapt is not None:
             tuning_of(self.adapt)
         if self.size is not None and self.size < 32:
-            raise ValueError(f"size is {self.size}: expected at least 32 pixels")
+            raise InputError(f"size is {self.size}: expected at least 32 pixels")
         if self.threshold is not None and not 0 < self.threshold < 1:
-            raise ValueError(f"threshold is {self.threshold}: expected between 0 and 1")
+            raise InputError(f"threshold is {self.threshold}: expected between 0 and 1")
         if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}: expected 1 or more")
+            raise InputError(f"batch is {self.batch}: expected 1 or more")
         if self.steps is not None and self.steps < 0:
-            raise ValueError(f"steps is {self.steps}: expected 0 or more")
+            raise InputError(f"steps is {self.steps}: expected 0 or more")
 
     def _fitted(self) -> None:
         if "classes_" not in self.__dict__:

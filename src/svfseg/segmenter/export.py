@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from svfseg.data.transforms import fit_image, to_tensor
+from svfseg.errors import InputError
 from svfseg.files import replace_file
 from svfseg.models.onnx import GRAPHS
 from svfseg.segmenter import FewShotSegmenter
@@ -42,7 +43,7 @@ def export(
 
     Raises:
         NotFittedError: before `fit`.
-        ValueError: a head that cannot be exported, a missing package, or a graph that differs
+        InputError: a head that cannot be exported, a missing package, or a graph that differs
             from PyTorch by more than `TOLERANCE`.
     """
     segmenter._fitted()
@@ -50,7 +51,7 @@ def export(
     kinds = GRAPHS.get(type(model))
     if kinds is None:
         names = ", ".join(kind.__name__ for kind in GRAPHS)
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} cannot be exported: the heads that can are {names}"
         )
     out = Path(out)
@@ -90,7 +91,7 @@ def export(
         found["query.onnx"] = max(found["query.onnx"], _apart(probability, expected))
     for name, apart in found.items():
         if not apart <= TOLERANCE:
-            raise ValueError(f"{name} differs from PyTorch by {apart:.2g}: expected {TOLERANCE}")
+            raise InputError(f"{name} differs from PyTorch by {apart:.2g}: expected {TOLERANCE}")
     squares = [fit_image(to_tensor(p), size)[None] for p in photographs()]
     with torch.no_grad():
         expected = ask(squares[0], *two)
@@ -108,7 +109,7 @@ def export(
     if openvino:
         found["query.xml"] = _apart(_to_openvino(out, (squares[0], *two)), expected)
         if not found["query.xml"] <= TOLERANCE:
-            raise ValueError(f"query.xml differs from PyTorch by {found['query.xml']:.2g}")
+            raise InputError(f"query.xml differs from PyTorch by {found['query.xml']:.2g}")
     return found
 
 
@@ -128,7 +129,7 @@ def _write(
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f"exporting needs the package {error.name}: pip install 'svfseg[export]'"
         ) from error
     axes: dict[str, dict[int, str]] = dict(inputs)
@@ -207,7 +208,7 @@ def _to_openvino(out: Path, inputs: Sequence[Tensor]) -> Array:
     try:
         import openvino
     except ImportError as error:
-        raise ValueError("this needs the package openvino: pip install openvino") from error
+        raise InputError("this needs the package openvino: pip install openvino") from error
     model = openvino.convert_model(str(out / "query.onnx"))
     openvino.save_model(model, str(out / "query.xml"), compress_to_fp16=False)
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

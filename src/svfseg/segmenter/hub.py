@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from svfseg.errors import MissingFileError
+
 DEFAULT = Path(__file__).parent / "default"
 
 
@@ -14,7 +16,7 @@ def find_model(source: str | Path) -> Path:
             holds a run folder's files.
 
     Raises:
-        FileNotFoundError: none of these.
+        MissingFileError: none of these.
     """
     if str(source) == "default":
         return DEFAULT
@@ -28,11 +30,11 @@ def find_model(source: str | Path) -> Path:
         try:
             return Path(snapshot_download(str(source), allow_patterns=["config.yaml", "best/*"]))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{source} is no run folder, and the hub gave no such repository "
                 f"({type(error).__name__}): check the path or the name"
             ) from error
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{source} is not a run (it has no config.yaml): give a folder of train, owner/name on the "
         "hub, or default"
     )

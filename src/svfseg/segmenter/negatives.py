@@ -17,6 +17,6 @@ def photographs() -> tuple[Array, ...]:
     """(height, width, 3) uint8 each, in a fixed order.
 
     Raises:
-        ValueError: this version of scikit-image does not carry one of them.
+        InputError: this version of scikit-image does not carry one of them.
     """
     return tuple(read_image(packaged("skimage", "scikit-image", f"data/{n}")) for n in NAMES)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ import jinja2
 from PIL import Image
 
 from svfseg._version import __version__
+from svfseg.errors import InputError, MissingFileError
+from svfseg.files import read_json_lines
 
 LOG = "predictions.jsonl"
 # Longer side of the pictures on the page, in pixels.
@@ -29,12 +30,12 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         page: the file; report.html in the folder by default.
 
     Raises:
-        FileNotFoundError: no predictions there.
-        ValueError: none finished yet.
+        MissingFileError: no predictions there.
+        InputError: none finished yet.
     """
     lines = sorted(read_predictions(predictions), key=lambda x: min(x["confidence"].values()))
     if not lines:
-        raise ValueError(f"no image in {predictions} is done yet: run svfseg predict to its end")
+        raise InputError(f"no image in {predictions} is done yet: run svfseg predict to its end")
     page = predictions / "report.html" if page is None else page
     drawn = [predictions / f"{Path(line['mask']).stem}_overlay.jpg" for line in lines]
     shown = [
@@ -84,7 +85,7 @@ def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
     """The lines of images that are done, of a folder of predictions.
 
     Raises:
-        FileNotFoundError: no such folder.
+        MissingFileError: no such folder.
     """
     return (line for line in _read(out) if "left_out" not in line)
 
@@ -96,7 +97,5 @@ def read_left_out(out: Path) -> Iterator[dict[str, Any]]:
 
 def _read(out: Path) -> Iterator[dict[str, Any]]:
     if not (out / LOG).is_file():
-        raise FileNotFoundError(f"no predictions in {out}: run svfseg predict --out {out} first")
-    for line in (out / LOG).read_text().splitlines(keepends=True)[1:]:
-        if line.endswith("\n"):  # else it was cut off by a stop
-            yield json.loads(line)
+        raise MissingFileError(f"no predictions in {out}: predict into it first")
+    yield from read_json_lines(out / LOG)[1:]

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from svfseg.errors import InputError, MissingFileError
 from svfseg.files import replace_file
 from svfseg.segmenter.adaptation import Adapted, frozen_copy, start, tuning_of
 from svfseg.svf import load_adapter, save_adapter
@@ -90,13 +91,13 @@ def rename_classes(path: Path, names: Sequence[str]) -> None:
     """Give the classes of a task other names, in their order; all else stays as it is.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another number of classes.
+        MissingFileError: no such file.
+        InputError: another number of classes.
     """
     task = read_task(path)
     old = task.about["classes"]
     if len(old) != len(names):
-        raise ValueError(f"{path} has {len(old)} classes, not {len(names)}")
+        raise InputError(f"{path} has {len(old)} classes, not {len(names)}")
     shots = task.about["supports"]
     supports = {new: shots[name] for name, new in zip(old, names, strict=True)}
     about = {**task.about, "classes": list(names), "supports": supports}
@@ -127,21 +128,21 @@ def read_task(path: Path) -> Task:
     """The settings and views of a task file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a task, damaged, or of another format.
+        MissingFileError: no such file.
+        InputError: not a task, damaged, or of another format.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no task at {path}: expected a file of 'svfseg fit'")
+        raise MissingFileError(f"no task at {path}: expected a file of 'svfseg fit'")
     try:
         with zipfile.ZipFile(path) as file:
             about = json.loads(file.read(ABOUT))
             tensors = load_tensors(file.read(VIEWS))
     except (zipfile.BadZipFile, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is no task of svfseg, or damaged ({' '.join(str(error).split())})"
         ) from error
     if about.get("format") != FORMAT:
-        raise ValueError(
+        raise InputError(
             f"{path} has task format {about.get('format')}, expected {FORMAT}: update svfseg"
         )
     views: dict[int, list[dict[str, Tensor]]] = {}
@@ -158,7 +159,7 @@ def restore_adapted(path: Path, task: Task, base: nn.Module) -> Adapted | None:
     """The model of a task as it was tuned, from the base model.
 
     Raises:
-        ValueError: the file is damaged, or the base weights are not its own.
+        InputError: the file is damaged, or the base weights are not its own.
     """
     if task.strategy is None:
         return None
@@ -176,10 +177,10 @@ def restore_adapted(path: Path, task: Task, base: nn.Module) -> Adapted | None:
                 if {k: v.shape for k, v in tensors.items()} != {
                     k: p.shape for k, p in own.items() if p.requires_grad
                 }:
-                    raise ValueError("what was tuned does not fit the model")
+                    raise InputError("what was tuned does not fit the model")
                 with torch.no_grad():
                     for name, tensor in tensors.items():
                         own[name].copy_(tensor)
     except (zipfile.BadZipFile, KeyError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from error
+        raise InputError(f"{path} is damaged ({error})") from error
     return Adapted(model.eval(), tuning_of(task.strategy), task.steps, task.lr)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from svfseg.data.images import Array
 from svfseg.data.index import Sample
+from svfseg.errors import InputError
 
 
 class Window(NamedTuple):
@@ -30,10 +31,10 @@ def windows(height: int, width: int, side: int, overlap: float = 0.25) -> list[W
         overlap: least share of a window that its neighbour has too, 0 to below 1.
 
     Raises:
-        ValueError: a side below 1, or an overlap out of range.
+        InputError: a side below 1, or an overlap out of range.
     """
     if side < 1 or not 0 <= overlap < 1:
-        raise ValueError(f"tile is {side}, overlap {overlap}: expected 1 or more, and 0 to below 1")
+        raise InputError(f"tile is {side}, overlap {overlap}: expected 1 or more, and 0 to below 1")
     return [
         Window(top, left, min(side, height), min(side, width))
         for top in _starts(height, side, overlap)

@@ -11,6 +11,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from svfseg.errors import InputError, MissingFileError
 from svfseg.files import replace_folder
 from svfseg.svf.apply import (
     Target,
@@ -45,7 +46,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         The folder.
 
     Raises:
-        ValueError: no factored layer, layers of different configurations, or the path holds
+        InputError: no factored layer, layers of different configurations, or the path holds
             something other than an adapter.
         OSError: writing failed; what was at the path is still there.
     """
@@ -54,9 +55,9 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     layers = list(factored_layers(model))
     settings = {(layer.svf_train, layer.svf_scale) for _, layer in layers}
     if len(settings) > 1:
-        raise ValueError(f"one adapter has one configuration: found {sorted(settings)}")
+        raise InputError(f"one adapter has one configuration: found {sorted(settings)}")
     if path.exists() and not (path / TABLE).is_file():
-        raise ValueError(f"{path} exists and is not an adapter: choose another path")
+        raise InputError(f"{path} exists and is not an adapter: choose another path")
     ((train, scale),) = settings
     tensors = {
         f"{name}.{part}" if name else part: getattr(layer, part).detach().cpu().contiguous()
@@ -105,8 +106,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
         The same model, factored.
 
     Raises:
-        FileNotFoundError: no adapter at the path.
-        ValueError: the files are damaged or of another format version, the architecture or the
+        MissingFileError: no adapter at the path.
+        InputError: the files are damaged or of another format version, the architecture or the
             base weights differ, or the trained function could not be rebuilt here.
     """
     refuse_wrapped(model)
@@ -116,7 +117,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
     modules = dict(model.named_modules())
     missing = [name for name in names if name not in modules]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path} belongs to another architecture: {type(model).__name__} has no layer "
             f"{missing[0]!r} ({len(missing)} of {len(names)} are missing)"
         )
@@ -125,7 +126,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
         shape = tuple(getattr(layer, "weight", torch.empty(0)).shape)
         found = (shape, getattr(layer, "groups", 1))
         if found != (tuple(row["shape"]), row["groups"]):
-            raise ValueError(
+            raise InputError(
                 f"{path} belongs to another architecture: layer {row['name']!r} has weight "
                 f"{found[0]} in {found[1]} group(s), expected {tuple(row['shape'])} in "
                 f"{row['groups']}"
@@ -133,7 +134,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
     wanted = set(names)
     chosen = [(n, m) for n, m in select_layers(model, names) if n in wanted]
     if len(chosen) != len(names):
-        raise ValueError(f"{path} names a layer of {type(model).__name__} twice")
+        raise InputError(f"{path} names a layer of {type(model).__name__} twice")
     targets = factorize_targets(chosen)
     rows = {row["name"]: row for row in table["layers"]}
     train, scale = cast(str, table["train"]), cast(Scale, table["scale"])
@@ -151,11 +152,11 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The table and the tensors of an adapter, checked against each other.
 
     Raises:
-        FileNotFoundError: no adapter at the path.
-        ValueError: another format version, or files that are damaged or do not belong together.
+        MissingFileError: no adapter at the path.
+        InputError: another format version, or files that are damaged or do not belong together.
     """
     if not (path / TABLE).is_file():
-        raise FileNotFoundError(f"{path} holds no adapter ({TABLE}): give a folder of save_adapter")
+        raise MissingFileError(f"{path} holds no adapter ({TABLE}): give a folder of save_adapter")
     damaged = f"{path} is damaged: copy it again from where it was made"
     try:
         table = json.loads((path / TABLE).read_text())
@@ -165,25 +166,25 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ]
         train, scale, digest = table["train"], table["scale"], table["tensors"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{damaged} ({TABLE} cannot be read: {error!r})") from error
+        raise InputError(f"{damaged} ({TABLE} cannot be read: {error!r})") from error
     if version != FORMAT:
-        raise ValueError(
+        raise InputError(
             f"{path} has adapter format {version}, this version of svfseg reads {FORMAT}: "
             "update svfseg"
         )
     if not (path / TENSORS).is_file():
-        raise ValueError(f"{damaged} ({TENSORS} is missing)")
+        raise InputError(f"{damaged} ({TENSORS} is missing)")
     content = (path / TENSORS).read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError(f"{damaged} ({TENSORS} is not the file that {TABLE} describes)")
+        raise InputError(f"{damaged} ({TENSORS} is not the file that {TABLE} describes)")
     try:
         tensors = load_tensors(content)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{damaged} ({error})") from error
+        raise InputError(f"{damaged} ({error})") from error
     expected = {_key(row[0], part) for row in rows for part in trained_names(train, scale)}
     if set(tensors) != expected or not rows:
         differing = sorted(set(tensors) ^ expected)
-        raise ValueError(f"{damaged} ({TABLE} and {TENSORS} differ in {differing[:3]})")
+        raise InputError(f"{damaged} ({TABLE} and {TENSORS} differ in {differing[:3]})")
     return table, tensors
 
 
@@ -196,7 +197,7 @@ def _check_target(
     scale: Scale,
 ) -> None:
     if target.fingerprint != row["base"]:
-        raise ValueError(
+        raise InputError(
             f"{path} was trained on other base weights: layer {target.name!r} has fingerprint "
             f"{target.fingerprint}, expected {row['base']}; load the weights it was trained on"
         )
@@ -205,14 +206,14 @@ def _check_target(
     for part in trained_names(train, scale):
         tensor = tensors[_key(target.name, part)]
         if tensor.shape != values[part].shape:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {_key(target.name, part)} has shape {tuple(tensor.shape)}, "
                 f"expected {tuple(values[part].shape)}: the adapter is damaged"
             )
         values[part] = tensor.to(values[part])
     probe = _probe(Factors(values["U"], values["s"] * values["gain"], values["Vh"]))
     if not abs(probe - row["probe"]) <= TOLERANCE * max(1.0, abs(row["probe"])):
-        raise ValueError(
+        raise InputError(
             f"{path}: layer {target.name!r} cannot be rebuilt here: its singular vectors come out "
             "otherwise than where the adapter was trained, or a value was changed; move the "
             "task as merged weights (merge_svf, state_dict) instead"

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from svfseg.errors import InputError
 from svfseg.svf.factorize import Factors
 from svfseg.svf.fusion import unfuse
 from svfseg.svf.layers import (
@@ -123,13 +124,13 @@ def apply_svf(
         A summary of the layers; ``print`` shows it as a table.
 
     Raises:
-        ValueError: nothing matches; a selected layer is factored already (merge first), is
+        InputError: nothing matches; a selected layer is factored already (merge first), is
             parametrized or shares its weight tensor with another layer; the model is wrapped
             (DataParallel, torch.compile); an argument is out of range.
     """
     letters = _letters(train)
     if scale not in SCALES:
-        raise ValueError(f"scale is {scale!r}: expected one of {', '.join(SCALES)}")
+        raise InputError(f"scale is {scale!r}: expected one of {', '.join(SCALES)}")
     chosen = select_layers(model, target_modules, exclude_modules)
     install_targets(factorize_targets(chosen, progress), letters, scale)
     return svf_summary(model, dict(chosen))
@@ -139,7 +140,7 @@ def svf_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The trained parameters of all factored layers, for an optimizer's own group.
 
     Raises:
-        ValueError: the model has no factored layer.
+        InputError: the model has no factored layer.
     """
     return [
         getattr(layer, name)
@@ -173,7 +174,7 @@ def svf_summary(model: nn.Module, only: Iterable[str] | None = None) -> Summary:
     """The factored layers of a model, or those named in ``only``.
 
     Raises:
-        ValueError: the model has no factored layer.
+        InputError: the model has no factored layer.
     """
     names = None if only is None else set(only)
     return Summary(
@@ -205,7 +206,7 @@ def merge_svf(model: nn.Module) -> nn.Module:
         The same model.
 
     Raises:
-        ValueError: the model has no factored layer.
+        InputError: the model has no factored layer.
     """
     layers = _require_factored(model)
     unfuse(model)
@@ -220,7 +221,7 @@ def select_layers(
     """(dotted name, layer) of the plain layers that a selection picks, each layer once.
 
     Raises:
-        ValueError: see `apply_svf`.
+        InputError: see `apply_svf`.
     """
     refuse_wrapped(model)
     # a shared layer has several names and may be meant by any of them
@@ -230,19 +231,19 @@ def select_layers(
         if isinstance(module, SUPPORTED)
     ]
     if not every:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no layer that SVF can factor "
             "(convolutions, transposed convolutions, linear layers)"
         )
     matched = [(n, m) for n, m in every if target is None or _matches(n, target)]
     if not matched:
-        raise ValueError(f"target_modules={target!r} matches no layer{_nearest(target, every)}")
+        raise InputError(f"target_modules={target!r} matches no layer{_nearest(target, every)}")
     excluded = {id(m) for n, m in every if exclude is not None and _matches(n, exclude)}
     if exclude and not excluded:
-        raise ValueError(f"exclude_modules={exclude!r} matches no layer{_nearest(exclude, every)}")
+        raise InputError(f"exclude_modules={exclude!r} matches no layer{_nearest(exclude, every)}")
     chosen = {id(m): (n, m) for n, m in reversed(matched) if id(m) not in excluded}
     if not chosen:
-        raise ValueError(f"exclude_modules={exclude!r} leaves none of the selected layers")
+        raise InputError(f"exclude_modules={exclude!r} leaves none of the selected layers")
     selected = list(reversed(chosen.values()))
     _refuse_unfit(model, selected)
     return selected
@@ -257,7 +258,7 @@ def factorize_targets(
         try:
             targets.append(Target(name, layer, factorize_layer(layer), fingerprint(layer)))
         except ValueError as error:
-            raise ValueError(f"layer {name!r}: {error}") from error
+            raise InputError(f"layer {name!r}: {error}") from error
         if progress is not None:
             progress(len(targets), len(layers))
     return targets
@@ -270,14 +271,14 @@ def install_targets(targets: Iterable[Target], train: str, scale: Scale) -> None
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Raise ValueError for a model inside a wrapper that has its own view of the parameters."""
+    """Raise InputError for a model inside a wrapper that has its own view of the parameters."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     for name, module in model.named_modules():
         if isinstance(module, wrappers) or hasattr(module, "_orig_mod"):
             kind = type(module).__name__
             where = f"at {name!r}" if name else "as the model"
             inner = "_orig_mod" if hasattr(module, "_orig_mod") else "module"
-            raise ValueError(
+            raise InputError(
                 f"found a {kind} {where}: use SVF on the plain model (its .{inner}), "
                 "and wrap or compile it afterwards"
             )
@@ -290,21 +291,21 @@ def _refuse_unfit(model: nn.Module, selected: list[tuple[str, nn.Module]]) -> No
             owners.setdefault(id(parameter), []).append((name, module))
     for name, layer in selected:
         if isinstance(layer, FactoredLayer):
-            raise ValueError(f"layer {name!r} is factored already: call merge_svf first")
+            raise InputError(f"layer {name!r} is factored already: call merge_svf first")
         weight = layer._parameters.get("weight")
         if parametrize.is_parametrized(layer) or weight is None:
-            raise ValueError(
+            raise InputError(
                 f"the weight of layer {name!r} is computed by a parametrization (weight or "
                 "spectral norm?): remove it first (torch.nn.utils.parametrize."
                 "remove_parametrizations), or name the layer in exclude_modules"
             )
         if isinstance(weight, nn.UninitializedParameter) or weight.is_meta:
-            raise ValueError(f"layer {name!r} has no weights yet: load or initialise them first")
+            raise InputError(f"layer {name!r} has no weights yet: load or initialise them first")
         if not weight.is_floating_point():
-            raise ValueError(f"layer {name!r} has {weight.dtype} weights: expected floating point")
+            raise InputError(f"layer {name!r} has {weight.dtype} weights: expected floating point")
         others = [owner for owner, module in owners[id(weight)] if module is not layer]
         if others:
-            raise ValueError(
+            raise InputError(
                 f"layers {name!r} and {others[0]!r} share one weight tensor: factoring one would "
                 "untie them; exclude both"
             )
@@ -315,7 +316,7 @@ def _matches(name: str, selection: str | Sequence[str]) -> bool:
         try:
             return re.fullmatch(selection, name) is not None
         except re.error as error:
-            raise ValueError(f"{selection!r} is not a regular expression: {error}") from error
+            raise InputError(f"{selection!r} is not a regular expression: {error}") from error
     return any(name == wanted or name.endswith(f".{wanted}") for wanted in selection)
 
 
@@ -333,14 +334,14 @@ def _nearest(selection: Selection, layers: list[tuple[str, nn.Module]]) -> str:
 def _letters(train: str | Iterable[str]) -> str:
     letters = "".join(train)
     if not letters or set(letters) - set(SUBSPACES):
-        raise ValueError(f"train is {train!r}: expected one or more of the letters S, U and V")
+        raise InputError(f"train is {train!r}: expected one or more of the letters S, U and V")
     return "".join(letter for letter in SUBSPACES if letter in letters)
 
 
 def _require_factored(model: nn.Module) -> list[tuple[str, FactoredLayer]]:
     layers = list(factored_layers(model))
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no factored layer: call apply_svf first")
+        raise InputError(f"{type(model).__name__} has no factored layer: call apply_svf first")
     return layers
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from svfseg.errors import InputError
 from svfseg.files import cache_folder
 from svfseg.svf.factorize import Factors
 
@@ -65,7 +66,7 @@ def _limit() -> int:
     try:
         return int(text) * 2**20 if text else LIMIT
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"SVFSEG_FACTOR_CACHE_MIB is {text!r}: expected a whole number of MiB, 0 for no cache"
         ) from error
 

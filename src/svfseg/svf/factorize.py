@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from svfseg.errors import InputError
+
 # Singular values closer than this fraction of the largest span a subspace in which LAPACK's
 # vectors are arbitrary: they change from one library or machine to the next. Farther apart,
 # float64 vectors agree to about 1e-16 / 1e-9 = 1e-7, the precision of a float32 weight.
@@ -68,11 +70,11 @@ def factorize(weight: Tensor, groups: int = 1, transposed: bool = False) -> Fact
         Factors in float64 on the weight's device.
 
     Raises:
-        ValueError: the weight holds NaN or infinity.
+        InputError: the weight holds NaN or infinity.
     """
     matrices = fold(weight.detach(), groups, transposed)
     if not torch.isfinite(matrices).all():
-        raise ValueError("the weight holds NaN or infinity and has no singular value decomposition")
+        raise InputError("the weight holds NaN or infinity and has no singular value decomposition")
     device = matrices.device
     # Apple's GPU has no float64; every other device factors where the weight lies.
     matrices = (matrices.cpu() if device.type == "mps" else matrices).double()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from svfseg.errors import InputError
 from svfseg.svf.cache import cached
 from svfseg.svf.class_swap import mixed, rebuild
 from svfseg.svf.factorize import Factors, factorize, recompose, unfold
@@ -363,13 +364,13 @@ def set_route(model: nn.Module, route: Route) -> nn.Module:
         The same model.
 
     Raises:
-        ValueError: no such route, or no factored layer.
+        InputError: no such route, or no factored layer.
     """
     if route not in ROUTES:
-        raise ValueError(f"route is {route!r}: expected one of {', '.join(ROUTES)}")
+        raise InputError(f"route is {route!r}: expected one of {', '.join(ROUTES)}")
     layers = list(factored_layers(model))
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no factored layer: call apply_svf first")
+        raise InputError(f"{type(model).__name__} has no factored layer: call apply_svf first")
     for _, layer in layers:
         layer.svf_route = route
     return model

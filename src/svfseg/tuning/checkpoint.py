@@ -26,6 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from svfseg.config import ModelConfig, TrainConfig, from_dict, read_config
+from svfseg.errors import InputError, MissingFileError
 from svfseg.files import replace_folder
 from svfseg.models import BAM, Backbone, PSPNet, build_model
 from svfseg.models.convert import import_published
@@ -76,8 +77,8 @@ def load_run(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, Trai
     """A run's model in eval mode, what was trained merged: plain layers but for adapters.
 
     Raises:
-        FileNotFoundError: no run, or no checkpoint in it.
-        ValueError: the checkpoint is damaged, or the base weights are not those of the run.
+        MissingFileError: no run, or no checkpoint in it.
+        InputError: the checkpoint is damaged, or the base weights are not those of the run.
     """
     run = Path(run)
     config = run_config(run)
@@ -90,12 +91,12 @@ def load_head(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, Tra
     """`load_run` of a run whose head takes episodes.
 
     Raises:
-        FileNotFoundError: see `load_run`.
-        ValueError: the run is a base learner's; or see `load_run`.
+        MissingFileError: see `load_run`.
+        InputError: the run is a base learner's; or see `load_run`.
     """
     model, config = load_run(run, checkpoint)
     if "image" in getattr(model, "inputs", ()):
-        raise ValueError(
+        raise InputError(
             f"{run} is a {config.model.head} run: it learns base classes, and has its score on "
             "them in its metrics.jsonl; give a run of another head"
         )
@@ -106,13 +107,11 @@ def run_config(run: Path) -> TrainConfig:
     """The settings of a run folder.
 
     Raises:
-        FileNotFoundError: not a run folder.
-        ValueError: damaged settings.
+        MissingFileError: not a run folder.
+        InputError: damaged settings.
     """
     if not (run / "config.yaml").is_file():
-        raise FileNotFoundError(
-            f"{run} is not a run: it has no config.yaml; give a folder of train"
-        )
+        raise MissingFileError(f"{run} is not a run: it has no config.yaml; give a folder of train")
     return from_dict(TrainConfig, read_config(run / "config.yaml"))
 
 
@@ -120,20 +119,20 @@ def start_model(config: ModelConfig) -> nn.Module:
     """A head on its backbone as a training starts from it, with a base learner where it has one.
 
     Raises:
-        FileNotFoundError: weights or the base learner's run are not there.
-        ValueError: they do not fit; see `svfseg.models.build_model`.
+        MissingFileError: weights or the base learner's run are not there.
+        InputError: they do not fit; see `svfseg.models.build_model`.
     """
     if not config.base:
         return build_model(config)
     plain = replace(config, base="", backbone=replace(config.backbone, weights="none"))
     model = build_model(plain)
     if not isinstance(model, BAM):
-        raise ValueError(f"model.base is for bam, not for {config.head}: leave it empty")
+        raise InputError(f"model.base is for bam, not for {config.head}: leave it empty")
     path = Path(config.base)
     if path.is_dir():
         base, _ = load_run(path)
         if not isinstance(base, PSPNet):
-            raise ValueError(f"{path} is no base learner: train one with model.head pspnet")
+            raise InputError(f"{path} is no base learner: train one with model.head pspnet")
     else:
         base = import_published(
             build_model(replace(plain, head="pspnet")), read_weights(path), str(path)
@@ -146,8 +145,8 @@ def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
     """The model of a checkpoint as it was saved: tuned, and factored where the strategy is so.
 
     Raises:
-        FileNotFoundError: no checkpoint.
-        ValueError: see `load_run`.
+        MissingFileError: no checkpoint.
+        InputError: see `load_run`.
     """
     about = read_about(folder)
     model = build_model(_buildable(config.model))
@@ -155,7 +154,7 @@ def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
     if not _self_contained(config.model):
         found = backbone_fingerprint(backbone)
         if found != about["backbone"]:
-            raise ValueError(
+            raise InputError(
                 f"{folder} was trained on other {config.model.backbone.weights} weights of "
                 f"{config.model.backbone.name}: found fingerprint {found}, expected "
                 f"{about['backbone']}; set up the weights it was trained on"
@@ -170,13 +169,13 @@ def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
     try:
         tensors = load_tensors(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): copy the run again") from error
+        raise InputError(f"{path} is damaged ({error}): copy the run again") from error
     expected = trained_state(model, config)
     differing = sorted(set(expected) ^ set(tensors)) or [
         k for k in expected if expected[k].shape != tensors[k].shape
     ]
     if differing:
-        raise ValueError(f"{path} does not fit {config.model.head}: {', '.join(differing[:3])}")
+        raise InputError(f"{path} does not fit {config.model.head}: {', '.join(differing[:3])}")
     model.load_state_dict(tensors, strict=False)
     return model
 
@@ -185,21 +184,21 @@ def read_about(folder: Path) -> dict[str, Any]:
     """checkpoint.json of a checkpoint.
 
     Raises:
-        FileNotFoundError: no checkpoint there.
-        ValueError: damaged, or of another format.
+        MissingFileError: no checkpoint there.
+        InputError: damaged, or of another format.
     """
     path = folder / "checkpoint.json"
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder.parent} has no checkpoint '{folder.name}': train it first, or to the end"
         )
     try:
         about = json.loads(path.read_text())
         version = about["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from error
+        raise InputError(f"{path} is damaged: {error!r}") from error
     if version != FORMAT:
-        raise ValueError(f"{path} has format {version}, expected {FORMAT}: update svfseg")
+        raise InputError(f"{path} has format {version}, expected {FORMAT}: update svfseg")
     return cast(dict[str, Any], about)
 
 
@@ -207,11 +206,11 @@ def load_training(folder: Path) -> dict[str, Any]:
     """Optimizer, schedule and random state of a checkpoint.
 
     Raises:
-        FileNotFoundError: it has none.
+        MissingFileError: it has none.
     """
     path = folder / "training.pt"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} cannot be resumed: it has no training.pt")
+        raise MissingFileError(f"{folder} cannot be resumed: it has no training.pt")
     return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
 
 

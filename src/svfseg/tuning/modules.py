@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from svfseg.errors import InputError
 from svfseg.svf.class_swap import mixed, rebuild
 
 
@@ -122,12 +123,12 @@ def add_lora(net: nn.Module, pattern: str, rank: int) -> int:
     The rank is cut to what a layer's weight can have, and alpha is the rank: a factor of 1.
 
     Raises:
-        ValueError: peft is not installed.
+        InputError: peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("strategy lora needs peft: pip install 'svfseg[peft]'") from error
+        raise InputError("strategy lora needs peft: pip install 'svfseg[peft]'") from error
     names = [
         name
         for name, layer in matching_layers(net, pattern)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from svfseg.config import TuningConfig, look_up
+from svfseg.errors import InputError
 from svfseg.models import Backbone
 from svfseg.svf import apply_svf, fuse, merge_svf, set_route
 from svfseg.svf.layers import FactoredLayer
@@ -27,10 +28,10 @@ def stages_pattern(stages: tuple[int, ...]) -> str:
     """Regular expression for the layers of some stages of a backbone.
 
     Raises:
-        ValueError: a stage out of 0 to 4, or none.
+        InputError: a stage out of 0 to 4, or none.
     """
     if not stages or set(stages) - set(range(5)):
-        raise ValueError(f"tuning.stages is {list(stages)}: expected one or more of 0 to 4")
+        raise InputError(f"tuning.stages is {list(stages)}: expected one or more of 0 to 4")
     return rf"layer[{''.join(map(str, sorted(set(stages))))}](\..*)?"
 
 
@@ -139,7 +140,7 @@ def tune(
         (head parameters, tuned backbone parameters), for two groups of an optimizer.
 
     Raises:
-        ValueError: an unknown strategy, settings it cannot use, or nothing in the stages that it
+        InputError: an unknown strategy, settings it cannot use, or nothing in the stages that it
             could train.
     """
     strategy = look_up(config.strategy, STRATEGIES, "strategy")
@@ -150,7 +151,7 @@ def tune(
         keep(_changing(backbone, config))
     strategy(backbone, config, progress)
     if config.strategy != "frozen" and not any(p.requires_grad for p in backbone.parameters()):
-        raise ValueError(
+        raise InputError(
             f"strategy {config.strategy} finds nothing to train in stages {list(config.stages)}"
         )
     if backbone.norm == "train":
@@ -184,5 +185,5 @@ def _changing(backbone: Backbone, config: TuningConfig) -> tuple[int, ...]:
 
 def _rank(config: TuningConfig) -> int:
     if config.rank < 1:
-        raise ValueError(f"tuning.rank is {config.rank}: expected 1 or more")
+        raise InputError(f"tuning.rank is {config.rank}: expected 1 or more")
     return config.rank

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException as PlainHTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from svfseg.errors import InputError
+
 
 class Problem(BaseModel):
     """What every refusal holds."""
@@ -43,7 +45,7 @@ def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JS
 
 
 def explain_problems(app: FastAPI) -> None:
-    """Make an application answer in this form: ValueError is bad input, the rest is ours."""
+    """Make an application answer in this form: an InputError is the client's, the rest is ours."""
 
     @app.exception_handler(PlainHTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -74,8 +76,8 @@ def explain_problems(app: FastAPI) -> None:
     async def damaged(request: Request, error: DamagedTaskError) -> JSONResponse:
         return problem(409, str(error))
 
-    @app.exception_handler(ValueError)
-    async def unfit(request: Request, error: ValueError) -> JSONResponse:
+    @app.exception_handler(InputError)
+    async def unfit(request: Request, error: InputError) -> JSONResponse:
         return problem(422, str(error))
 
     @app.exception_handler(Exception)

@@ -17,6 +17,7 @@ from PIL import Image
 from svfseg._version import __version__
 from svfseg.annotations.writers import palette
 from svfseg.data.images import Array, read_mask
+from svfseg.errors import InputError
 from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.segmenter.task_file import rename_classes
@@ -40,7 +41,7 @@ class Project:
         folder: made if it is not there.
 
     Raises:
-        ValueError: a folder that holds something else, a damaged project, or one that is open.
+        InputError: a folder that holds something else, a damaged project, or one that is open.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,11 +53,11 @@ class Project:
             try:
                 self.state = {**_fresh(), **json.loads(path.read_text())}
             except ValueError as error:
-                raise ValueError(
+                raise InputError(
                     f"{path} is damaged ({error}): restore it, or remove it"
                 ) from error
         elif folder.is_dir() and any(folder.iterdir()):
-            raise ValueError(
+            raise InputError(
                 f"{folder} is no project: expected {STATE} in it, or an empty folder; to bring "
                 f"its images along: svfseg app NAME --images {folder}"
             )
@@ -68,7 +69,7 @@ class Project:
         try:
             fcntl.flock(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder} is open in another program: use that, or stop it") from None
+            raise InputError(f"{folder} is open in another program: use that, or stop it") from None
         self._write()
 
     def close(self) -> None:
@@ -92,14 +93,14 @@ class Project:
         """Keep an image under a name of its own, and give that name.
 
         Raises:
-            ValueError: no image, a damaged one, or one with too many pixels.
+            InputError: no image, a damaged one, or one with too many pixels.
         """
         image = decode_image(data, max_pixels, name)
         stem = _stem(name)
         with self.lock:
             here = [p for p in (self.folder / "images").glob(f"{stem}.*") if p.name in self.names()]
             if any(p.read_bytes() == data for p in here):
-                raise ValueError(f"{name} is there already")
+                raise InputError(f"{name} is there already")
             kind = _shown_as(data)
             taken = {Path(other).stem.lower() for other in self.state["images"]}
             others = (f"{stem}-{number}" for number in count(2))
@@ -150,14 +151,14 @@ class Project:
         """Name the classes; more may be added at the end.
 
         Raises:
-            ValueError: no name, or the same twice, or fewer than there are.
+            InputError: no name, or the same twice, or fewer than there are.
         """
         cleaned = [" ".join(name.split()) for name in names]
         if not all(cleaned) or len(set(cleaned)) < len(cleaned):
-            raise ValueError("every class needs a name of its own")
+            raise InputError("every class needs a name of its own")
         with self.lock:
             if len(cleaned) < len(self.state["classes"]):
-                raise ValueError("a class is taken away by removing it, not by naming fewer")
+                raise InputError("a class is taken away by removing it, not by naming fewer")
             self.state["classes"] = cleaned
             if self.state["learned"]:
                 rename_classes(self.folder / TASK, cleaned[: self.state["learned"]])
@@ -167,7 +168,7 @@ class Project:
         """Take a class away, from all masks too; if it was learned, all that was learned goes."""
         with self.lock:
             if not 1 <= class_id <= len(self.state["classes"]) or len(self.state["classes"]) == 1:
-                raise ValueError("the last class stays: rename it")
+                raise InputError("the last class stays: rename it")
             del self.state["classes"][class_id - 1]
             for name, image in self.state["images"].items():
                 if image["marked"]:
@@ -204,19 +205,19 @@ class Project:
 
         Raises:
             KeyError: no such image.
-            ValueError: ids that are no classes, or another shape than the image's.
+            InputError: ids that are no classes, or another shape than the image's.
         """
         with self.lock:
             about = self.state["images"][name]
             size = about["width"], about["height"]
             if ids.shape[::-1] not in (size, work_size(*size)):
-                raise ValueError(
+                raise InputError(
                     f"the mask of {name} is {ids.shape[1]}x{ids.shape[0]}: expected "
                     f"{size[0]}x{size[1]}"
                 )
             unknown = set(np.unique(ids).tolist()) - {*range(len(self.state["classes"]) + 1), 255}
             if unknown:
-                raise ValueError(f"the mask of {name} holds ids {sorted(unknown)} of no class")
+                raise InputError(f"the mask of {name} holds ids {sorted(unknown)} of no class")
             scaled = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
             self._keep_mask(name, np.asarray(scaled))
             about.pop("without", None)
@@ -310,10 +311,10 @@ class Project:
         """Move the probability from which a pixel belongs to a class.
 
         Raises:
-            ValueError: not between 0 and 1, or no class that was learned.
+            InputError: not between 0 and 1, or no class that was learned.
         """
         if not 1 <= class_id <= self.state["learned"] or not 0 < value < 1:
-            raise ValueError(
+            raise InputError(
                 f"threshold {value} of class {class_id}: expected between 0 and 1, of a class that "
                 "was learned"
             )

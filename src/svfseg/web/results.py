@@ -10,6 +10,7 @@ from PIL import Image
 from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco
 from svfseg.data.images import Array, overlay, read_mask
+from svfseg.errors import InputError
 from svfseg.segmenter.calibration import decide
 from svfseg.web.project import COLORS, Project, is_example
 
@@ -55,10 +56,10 @@ def export_masks(project: Project, folder: Path, form: str) -> int:
         form: of `svfseg.annotations.writers.WRITERS`.
 
     Raises:
-        ValueError: no such format, or no answer yet.
+        InputError: no such format, or no answer yet.
     """
     if form not in WRITERS:
-        raise ValueError(f"unknown format {form}: expected {', '.join(WRITERS)}")
+        raise InputError(f"unknown format {form}: expected {', '.join(WRITERS)}")
     classes = tuple(project.state["classes"])
     count, taken = 0, set[str]()
     for name in project.names():
@@ -77,7 +78,7 @@ def export_masks(project: Project, folder: Path, form: str) -> int:
         WRITERS[form](folder, Named(own, mask, classes, sure))
         count += 1
     if not count:
-        raise ValueError("nothing is marked or found yet: mark an example, and learn from it")
+        raise InputError("nothing is marked or found yet: mark an example, and learn from it")
     if form == "coco":
         join_coco(folder)
         shutil.rmtree(folder / "coco")

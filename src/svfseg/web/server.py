@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from svfseg.errors import InputError
+
 
 def need_packages(*modules: str) -> None:
-    """Raise ValueError with advice where a package of the extra is not installed."""
+    """Raise InputError with advice where a package of the extra is not installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             name = module.replace("_", "-")
-            raise ValueError(f"serving needs the package {name}: pip install 'svfseg[app]'")
+            raise InputError(f"serving needs the package {name}: pip install 'svfseg[app]'")
 
 
 def serve(
@@ -53,7 +55,7 @@ def is_local_host(host: str, token: str | None) -> bool:
 
     local = is_loopback(host)
     if not local and token is None:
-        raise ValueError(
+        raise InputError(
             f"--host {host} is reached by others, and there is no token: set SVFSEG_TOKEN, or "
             "listen on 127.0.0.1"
         )
@@ -70,7 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Open a socket to answer on; port 0 takes a free one.
 
     Raises:
-        ValueError: the address cannot be listened on.
+        InputError: the address cannot be listened on.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -79,7 +81,7 @@ def listen(host: str, port: int) -> socket.socket:
         # strerror of a socket says the address once more
         number = getattr(error, "errno", None)
         why = str(error) if number is None or number < 0 else os.strerror(number)
-        raise ValueError(
+        raise InputError(
             f"cannot listen on {host}, port {port} ({why}): choose another --port, 0 for a free "
             "one, or another --host"
         ) from error

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from svfseg._version import __version__
 from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array
+from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.web.api_docs import render_reference
 from svfseg.web.errors import PROBLEMS, DamagedTaskError, Problem, explain_problems
@@ -238,7 +239,7 @@ def create_service(tasks: Path, settings: ServiceSettings | None = None) -> Fast
     ) -> TaskInfo:
         """A task of that name is replaced."""
         if len(images) != len(masks):
-            raise ValueError(
+            raise InputError(
                 f"found {len(images)} images and {len(masks)} masks: send one mask for each image, "
                 "in the same order; images without the classes are negatives"
             )

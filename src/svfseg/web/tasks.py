@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from svfseg.errors import InputError
 from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.hub import find_model
@@ -125,7 +126,7 @@ class Tasks:
         """Write a task's file that was sent, once it has been read and asked.
 
         Raises:
-            ValueError: it is no task, damaged, or of another model; what was there stays.
+            InputError: it is no task, damaged, or of another model; what was there stays.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.svf"
@@ -133,7 +134,7 @@ class Tasks:
             try:
                 self._try(path)
             except Exception as error:  # a made-up file can fail anywhere
-                raise ValueError(
+                raise InputError(
                     f"this file is no task that can be used here ({_without(path, error)}): send "
                     f"one that svfseg fit wrote with the model {self.model}"
                 ) from error
@@ -154,13 +155,13 @@ class Tasks:
         with zipfile.ZipFile(path) as file:
             unpacked = sum(part.file_size for part in file.infolist())
         if unpacked > UNPACKED * self.max_bytes:
-            raise ValueError(f"it unpacks to {unpacked:,} bytes")
+            raise InputError(f"it unpacks to {unpacked:,} bytes")
         segmenter = FewShotSegmenter.load(path, self.model, self.device)
         for name, least, most in (
             ("size", 32, MAX_SIZE), ("batch", 1, MAX_BATCH), ("overlap", 0, MAX_OVERLAP),
         ):  # fmt: skip
             if not least <= getattr(segmenter, name) <= most:
-                raise ValueError(f"its {name} is not between {least} and {most}")
+                raise InputError(f"its {name} is not between {least} and {most}")
         segmenter.predict(np.zeros((64, 64, 3), np.uint8))
         _described("", path)
 

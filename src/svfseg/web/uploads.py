@@ -5,6 +5,7 @@ import io
 from PIL import Image
 
 from svfseg.data.images import Array, ids_of, rgb_of
+from svfseg.errors import InputError
 
 # What photographs and masks come as; the others of Pillow are seldom met and often attacked.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -19,7 +20,7 @@ def decode_image(data: bytes, max_pixels: int, name: str = "the image") -> Array
         name: for messages.
 
     Raises:
-        ValueError: not an image, damaged, too large, or of more than 8 bits a channel.
+        InputError: not an image, damaged, too large, or of more than 8 bits a channel.
     """
     return rgb_of(_open(data, max_pixels, name), name, upright=True)
 
@@ -33,7 +34,7 @@ def decode_mask(data: bytes, max_pixels: int, name: str = "the mask") -> Array:
         name: for messages.
 
     Raises:
-        ValueError: not an image, damaged, too large, or one that holds no ids.
+        InputError: not an image, damaged, too large, or one that holds no ids.
     """
     return ids_of(_open(data, max_pixels, name), name)
 
@@ -46,11 +47,11 @@ def _open(data: bytes, max_pixels: int, name: str) -> Image.Image:
     except Image.DecompressionBombError:  # Pillow's own bound, where ours is above
         size, few = "", False
     except Exception as error:  # decoders fail in many ways on what only looks like an image
-        raise ValueError(
+        raise InputError(
             f"{name} is no image that can be read: send one of {', '.join(FORMATS)}"
         ) from error
     if not few:
-        raise ValueError(
+        raise InputError(
             f"{name} is too large: {size}where at most {max_pixels:,} pixels may be; scale it down"
         )
     return image

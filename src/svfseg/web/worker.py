@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from svfseg.annotations.inputs import as_image
+from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.project import TASK, Project, is_example
 
@@ -43,13 +44,13 @@ class Worker:
 
         Raises:
             BusyError: something else runs.
-            ValueError: no example of a class.
+            InputError: no example of a class.
         """
         images, masks = self.project.supports()
         classes = list(self.project.state["classes"])
         for class_id, name in enumerate(classes, start=1):
             if not any(mask is not None and (mask == class_id).any() for mask in masks):
-                raise ValueError(f"mark {name} in at least one image first")
+                raise InputError(f"mark {name} in at least one image first")
         segmenter = FewShotSegmenter(self.model, device=self.device, **parameters)
 
         def work() -> None:
@@ -65,10 +66,10 @@ class Worker:
 
         Raises:
             BusyError: something else runs.
-            ValueError: nothing was learned yet.
+            InputError: nothing was learned yet.
         """
         if not (self.project.folder / TASK).is_file():
-            raise ValueError("nothing was learned yet: mark the class in an image, and learn")
+            raise InputError("nothing was learned yet: mark the class in an image, and learn")
 
         def work() -> None:
             if self.segmenter is None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from svfseg.errors import InputError
 from svfseg.web.labelstudio.session import Project
 
 log = logging.getLogger("svfseg.labelstudio")
@@ -58,7 +59,7 @@ def make_app(project: Project) -> Any:
     """The server of label-studio-ml for a project, a Flask application.
 
     Raises:
-        ValueError: label-studio-ml, or something that it imports, is not installed.
+        InputError: label-studio-ml, or something that it imports, is not installed.
     """
     os.environ.setdefault("LABEL_STUDIO_ML_BACKEND_V2", "1")  # version 1's newer protocol
     os.environ.setdefault("MODEL_DIR", str(project.folder))  # where version 2 keeps its settings
@@ -67,7 +68,7 @@ def make_app(project: Project) -> Any:
         api = importlib.import_module("label_studio_ml.api")
         model = importlib.import_module("label_studio_ml.model")
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise InputError(
             f"{error}: install Label Studio's package label-studio-ml as docs/label-studio.md says"
         ) from None
     multiprocessing.set_start_method(start_method, force=True)  # its import changes it for all
@@ -86,7 +87,7 @@ def serve_project(project: Project, listening: socket.socket) -> None:
         listening: where.
 
     Raises:
-        ValueError: label-studio-ml, or something that it imports, is not installed.
+        InputError: label-studio-ml, or something that it imports, is not installed.
     """
     app = make_app(project)
     from werkzeug.serving import make_server

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from svfseg.annotations.inputs import as_image
 from svfseg.data.images import Array
+from svfseg.errors import InputError
 
 # More is no photograph to annotate: a limit on what one address may cost.
 MOST_BYTES = 100_000_000
@@ -52,11 +53,11 @@ class ImageSource:
             address: as tasks hold it.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: an address that is not allowed, or no image there.
+            MissingFileError: no such file.
+            InputError: an address that is not allowed, or no image there.
         """
         if not isinstance(address, str) or not address:
-            raise ValueError(f"the task's image is {address!r}: expected its address")
+            raise InputError(f"the task's image is {address!r}: expected its address")
         shown = address if len(address) < 200 else f"{address[:60]}..."
         try:
             if address.startswith("data:"):
@@ -66,7 +67,7 @@ class ImageSource:
                 return as_image(path)
             return _from_bytes(self._fetch(address), shown)
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{shown} is too large an image ({error})") from None
+            raise InputError(f"{shown} is too large an image ({error})") from None
 
     def _local(self, address: str) -> Path | None:
         """The file that an address means; None where it names a host, or there is no folder."""
@@ -83,7 +84,7 @@ class ImageSource:
         root = self.folder.resolve()
         path = (root / name).resolve()
         if not path.is_relative_to(root):
-            raise ValueError(f"{address} lies outside the folder of images: give a file below it")
+            raise InputError(f"{address} lies outside the folder of images: give a file below it")
         return path
 
     def _fetches(self, address: str) -> bool:
@@ -92,13 +93,13 @@ class ImageSource:
 
     def _fetch(self, address: str) -> bytes:
         if not self._fetches(address):
-            raise ValueError(
+            raise InputError(
                 f"{address} is not read: give the folder of images with --images, or Label "
                 "Studio's address and token with --url and --api-key"
             )
         base, parts = urlsplit(str(self.url)), urlsplit(address)
         if (parts.scheme or base.scheme, parts.netloc or base.netloc) != (base.scheme, base.netloc):
-            raise ValueError(f"{address} is not fetched: only images of {self.url} are")
+            raise InputError(f"{address} is not fetched: only images of {self.url} are")
         query = f"?{parts.query}" if parts.query else ""
         request = urllib.request.Request(
             f"{base.scheme}://{base.netloc}/{quote(unquote(parts.path.lstrip('/')))}{query}",
@@ -109,30 +110,30 @@ class ImageSource:
             with opener.open(request, timeout=_SECONDS) as answer:
                 content: bytes = answer.read(MOST_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:
-            raise ValueError(f"{address} was not fetched ({error}): check the token") from None
+            raise InputError(f"{address} was not fetched ({error}): check the token") from None
         if len(content) > MOST_BYTES:
-            raise ValueError(f"{address} has more than {MOST_BYTES / 1e6:.0f} MB: make it smaller")
+            raise InputError(f"{address} has more than {MOST_BYTES / 1e6:.0f} MB: make it smaller")
         return content
 
 
 def _decode(address: str) -> bytes:
     head, _, body = address.partition(",")
     if not head.endswith(";base64"):
-        raise ValueError(f"{head[:60]} is no image in base64")
+        raise InputError(f"{head[:60]} is no image in base64")
     try:
         return base64.b64decode(body, validate=True)
     except ValueError as error:
-        raise ValueError(f"{head[:60]} is damaged base64 ({error})") from None
+        raise InputError(f"{head[:60]} is damaged base64 ({error})") from None
 
 
 def _from_bytes(content: bytes, name: str) -> Array:
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode.startswith(("I", "F")):
-                raise ValueError(f"{name} has 16 or 32 bits a pixel: scale it to 8 bits first")
+                raise InputError(f"{name} has 16 or 32 bits a pixel: scale it to 8 bits first")
             opened: Any = image
             return as_image(opened, name)
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not an image that can be read") from None
+        raise InputError(f"{name} is not an image that can be read") from None
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{name} is a damaged image: {error}") from None
+        raise InputError(f"{name} is a damaged image: {error}") from None

@@ -11,6 +11,7 @@ import numpy as np
 
 from svfseg.annotations.marks import draw_marks
 from svfseg.data.images import Array
+from svfseg.errors import InputError
 from svfseg.segmenter import Segmentation
 from svfseg.web.labelstudio.rle import decode_mask, encode_mask
 
@@ -46,23 +47,23 @@ def read_labeling(config: str) -> Labeling:
         config: the XML of the project's labeling interface.
 
     Raises:
-        ValueError: no XML, or no BrushLabels with labels for an Image with a variable.
+        InputError: no XML, or no BrushLabels with labels for an Image with a variable.
     """
     try:
         root = ElementTree.fromstring(config)
     except ElementTree.ParseError as error:
-        raise ValueError(f"the labeling configuration is no XML ({error})") from None
+        raise InputError(f"the labeling configuration is no XML ({error})") from None
     images = {tag.get("name"): tag.get("value", "") for tag in root.iter("Image")}
     tags = [tag for kind in _CONTROLS for tag in root.iter(kind) if tag.get("toName") in images]
     brush = next((tag for tag in tags if tag.tag == _BRUSH and _labels(tag)), None)
     if brush is None:
-        raise ValueError(
+        raise InputError(
             "the labeling configuration has no BrushLabels with labels for an Image: add "
             '<BrushLabels name="tag" toName="image"><Label value="..."/></BrushLabels>'
         )
     image = brush.get("toName", "")
     if not images[image].startswith("$"):
-        raise ValueError(f"the Image {image} has the value {images[image]}: expected $NAME")
+        raise InputError(f"the Image {image} has the value {images[image]}: expected $NAME")
     controls = {tag.get("name", ""): _labels(tag) for tag in tags if tag.get("toName") == image}
     return Labeling(
         brush.get("name", ""), image, images[image].removeprefix("$"), _labels(brush), controls
@@ -79,7 +80,7 @@ def marked_classes(results: Sequence[Result], labeling: Labeling) -> set[str]:
     """Labels of the brush that results of an annotation have.
 
     Raises:
-        ValueError: a label that the configuration does not have.
+        InputError: a label that the configuration does not have.
     """
     return {name for result in results for name in _names(result, labeling)}
 
@@ -92,7 +93,7 @@ def _names(result: Result, labeling: Labeling) -> list[str]:
     given = result.get("value", {}).get(result.get("type", ""), [])
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"unknown label {unknown[0]}: the labeling configuration has {', '.join(known)}"
         )
     return [name for name in given if name in labeling.labels]
@@ -114,7 +115,7 @@ def draw_results(results: Sequence[Result], labeling: Labeling, image: Array) ->
         nothing is marked.
 
     Raises:
-        ValueError: an unknown label, a damaged result, or one of another image.
+        InputError: an unknown label, a damaged result, or one of another image.
     """
     height, width = image.shape[:2]
     marks: dict[str, list[dict[str, Any]]] = {}
@@ -131,7 +132,7 @@ def draw_results(results: Sequence[Result], labeling: Labeling, image: Array) ->
                 continue
             kind, points = _points(result, width, height)
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"a result of the annotation is damaged ({error!r})") from None
+            raise InputError(f"a result of the annotation is damaged ({error!r})") from None
         marks.setdefault(kind, []).extend(
             {"points": points, "class": labeling.labels.index(name) + 1} for name in names
         )
@@ -145,12 +146,12 @@ def _check_frame(result: Result, image: Array) -> None:
     height, width = image.shape[:2]
     drawn = result["original_width"], result["original_height"]
     if drawn != (width, height):
-        raise ValueError(
+        raise InputError(
             f"the annotation was drawn on an image of {drawn[0]}x{drawn[1]}, this one has "
             f"{width}x{height}: import the image anew"
         )
     if result.get("image_rotation", 0):
-        raise ValueError(
+        raise InputError(
             f"the image is turned by {result['image_rotation']} degrees in Label Studio: turn the "
             "file instead, and import it anew"
         )
@@ -166,7 +167,7 @@ def _points(result: Result, width: int, height: int) -> tuple[str, Any]:
     if kind == "keypointlabels":
         return "clicks", corner.tolist()
     if kind != "rectanglelabels":
-        raise ValueError(f"a result is of type {kind}: expected one of {', '.join(_CONTROLS)}")
+        raise InputError(f"a result is of type {kind}: expected one of {', '.join(_CONTROLS)}")
     # Label Studio turns a box around its first corner: what holds the turned one is the box
     turn = math.radians(value.get("rotation", 0))
     across = np.array((math.cos(turn), math.sin(turn))) * value["width"] * scale[0]

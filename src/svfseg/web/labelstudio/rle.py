@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from svfseg.data.images import Array
+from svfseg.errors import InputError
 
 Mask = npt.NDArray[np.bool_]
 
@@ -47,7 +48,7 @@ def decode_mask(rle: Sequence[int], height: int, width: int) -> Mask:
         (height, width) bool.
 
     Raises:
-        ValueError: no such stream, or of another size than the image.
+        InputError: no such stream, or of another size than the image.
     """
     values = decode_bytes(rle, height * width * _CHANNELS)
     alpha = values.reshape(height, width, _CHANNELS)[..., -1].astype(int)
@@ -87,25 +88,25 @@ def decode_bytes(rle: Sequence[int], count: int) -> Array:
         (count,) uint8.
 
     Raises:
-        ValueError: another number of values, a stream that is cut off, or no stream.
+        InputError: another number of values, a stream that is cut off, or no stream.
     """
     try:
         # the leading byte keeps the zeros at the front
         text = bin(int.from_bytes(b"\x01" + bytes(rle), "big"))[3:]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the brush mask is no list of bytes ({error})") from None
+        raise InputError(f"the brush mask is no list of bytes ({error})") from None
     at = 0
 
     def take(bits: int) -> str:
         nonlocal at
         at += bits
         if at > len(text):
-            raise ValueError(f"the brush mask is cut off after {len(rle)} bytes: submit it again")
+            raise InputError(f"the brush mask is cut off after {len(rle)} bytes: submit it again")
         return text[at - bits : at]
 
     found, word = int(take(32), 2), int(take(5), 2) + 1
     if found != count or word != _WORD:
-        raise ValueError(
+        raise InputError(
             f"the brush mask has {found} values of {word} bits: expected {count} of {_WORD}, four "
             "a pixel of the image; it was drawn on another image"
         )
@@ -116,7 +117,7 @@ def decode_bytes(rle: Sequence[int], count: int) -> Array:
         repeats = take(1) == "1"
         run = int(take(sizes[int(take(2), 2)]), 2) + 1
         if done + run > count:
-            raise ValueError("the brush mask has runs beyond its end: submit it again")
+            raise InputError("the brush mask has runs beyond its end: submit it again")
         taken = take(_WORD if repeats else _WORD * run)
         listed = int(taken, 2).to_bytes(len(taken) // _WORD, "big")
         values[done : done + run] = np.frombuffer(listed, np.uint8)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from svfseg.errors import InputError
+from svfseg.files import read_json
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.results import Labeling, as_prediction, draw_results, read_labeling
-from svfseg.web.labelstudio.store import Supports, choose_supports, read_json, write_json
+from svfseg.web.labelstudio.store import Supports, choose_supports, write_json
 
 log = logging.getLogger("svfseg.labelstudio")
 
@@ -31,7 +33,7 @@ class Project:
         wait: seconds without a further annotation after which it fits.
 
     Raises:
-        ValueError: a damaged folder, or a task of another model.
+        InputError: a damaged folder, or a task of another model.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Project:
         """Take a labeling configuration.
 
         Raises:
-            ValueError: one without brush labels for an image.
+            InputError: one without brush labels for an image.
         """
         with self._lock:
             if label_config != self.label_config:
@@ -86,7 +88,7 @@ class Project:
         """Predictions for tasks, in their order; empty where an image cannot be read.
 
         Raises:
-            ValueError: no image of the tasks can be read.
+            InputError: no image of the tasks can be read.
         """
         with self._lock:
             segmenter, labeling, version = self._fitted, self._labeling, self.version
@@ -103,21 +105,21 @@ class Project:
                 log.warning(errors[-1])
                 found.append({"result": [], "score": 0.0, "model_version": version})
         if errors and len(errors) == len(tasks):
-            raise ValueError(errors[0])
+            raise InputError(errors[0])
         return found
 
     def receive(self, event: str, data: Json) -> None:
         """Take an event of Label Studio's webhook; those without annotations are passed over.
 
         Raises:
-            FileNotFoundError: the annotated image is not there.
-            ValueError: an annotation that cannot be read, or of another project.
+            MissingFileError: the annotated image is not there.
+            InputError: an annotation that cannot be read, or of another project.
         """
         try:
             self._take(event, data)
         except (AttributeError, KeyError, TypeError) as error:
             log.debug("%s", event, exc_info=True)
-            raise ValueError(
+            raise InputError(
                 f"{event} is not as Label Studio's webhook sends it ({error!r}): let it send the "
                 "payload"
             ) from None
@@ -126,8 +128,8 @@ class Project:
         """Take annotated tasks, as Label Studio exports them, and fit at once.
 
         Raises:
-            FileNotFoundError: as in `receive`.
-            ValueError: as in `receive` and `fit`.
+            MissingFileError: as in `receive`.
+            InputError: as in `receive` and `fit`.
         """
         for task in tasks:
             for annotation in task.get("annotations", ()):
@@ -138,7 +140,7 @@ class Project:
         """Fit on what was submitted so far; on failure the task stays as it was.
 
         Raises:
-            ValueError: see `svfseg.segmenter.FewShotSegmenter.fit`.
+            InputError: see `svfseg.segmenter.FewShotSegmenter.fit`.
         """
         with self._fitting:
             with self._lock:
@@ -192,13 +194,13 @@ class Project:
         """Keep an annotation; the newest of a task counts, a skipped one does not."""
         labeling, results = self._labeling, list(annotation.get("result") or ())
         if labeling is None:
-            raise ValueError("no labeling configuration yet: connect the model in Label Studio")
+            raise InputError("no labeling configuration yet: connect the model in Label Studio")
         if annotation.get("was_cancelled"):
             self._forget({annotation["id"]})
             return
         number, address = task.get("id"), _address(task, labeling)
         if not isinstance(number, int):
-            raise ValueError(f"the task has the id {number!r}: expected a number")
+            raise InputError(f"the task has the id {number!r}: expected a number")
         # drawn now, so that whoever submits it hears what is wrong
         draw_results(results, labeling, self.images.read(address))
         with self._lock:
@@ -217,7 +219,7 @@ class Project:
     def _check_owner(self, project: Any) -> None:
         owner = self._state["project"]
         if None not in (project, owner) and project != owner:
-            raise ValueError(
+            raise InputError(
                 f"the event is of project {project}, {self.folder} belongs to project {owner}: "
                 "start another backend with its own folder"
             )
@@ -242,13 +244,13 @@ class Project:
         try:
             self.fit()
         except Exception as error:  # the server lives, and answers with what it had
-            log.error("not fitted: %s", error, exc_info=not isinstance(error, ValueError))
+            log.error("not fitted: %s", error, exc_info=not isinstance(error, InputError))
 
 
 def _address(task: Json, labeling: Labeling) -> str:
     data = task.get("data") or {}
     if not isinstance(data.get(labeling.key), str):
-        raise ValueError(
+        raise InputError(
             f"the task has no image: expected its address as {labeling.key}, found "
             f"{', '.join(data) or 'nothing'}"
         )

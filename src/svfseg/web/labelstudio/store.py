@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from svfseg.data.images import Array
-from svfseg.files import replace_file
+from svfseg.files import read_json, replace_file
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.results import Labeling, draw_results, marked_classes
 
@@ -40,7 +40,7 @@ class Supports:
         folder: made where there is none.
 
     Raises:
-        ValueError: a damaged file in it.
+        InputError: a damaged file in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,19 +106,6 @@ def choose_supports(
         [None if mask is None else moved[mask] for mask in masks],
         tuple(labeling.labels[i - 1] for i in present),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file.
-
-    Raises:
-        ValueError: a damaged one.
-    """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, or restore it") from None
-    return content
 
 
 def write_json(path: Path, content: Json) -> None:

@@ -17,7 +17,7 @@ from svfseg.models import Backbone, build_backbone
 from svfseg.tuning.checkpoint import load_run, restore_model
 from svfseg.tuning.strategies import STRATEGIES, merge_tuned, tune
 from tests.data.test_files import folder_of
-from tests.test_train import config_of, tensors
+from tests.lab.test_training import config_of, tensors
 
 NETWORKS = {"test_resnet": 32, "tf_efficientnet_lite0": 16, "vgg16": 16, "resnet50": 16}
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)

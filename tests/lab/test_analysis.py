@@ -16,8 +16,8 @@ from svfseg.models import Backbone, build_backbone
 from svfseg.svf import singular_values
 from svfseg.tuning.strategies import STRATEGIES
 from tests.data.test_files import folder_of
-from tests.test_train import config_of
-from tests.test_tuning import nudge, tuned
+from tests.lab.test_training import config_of
+from tests.tuning.test_strategies import nudge, tuned
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from svfseg.cli import main
-from svfseg.data import synthetic as stickers
-from tests.test_cli import fails
+from svfseg.data import stickers
+from tests.cli.test_commands import fails
 
 
 @pytest.fixture(scope="module")

@@ -486,7 +486,7 @@ def test_the_page_keeps_to_its_limits(scenes: list[Path], tmp_path: Path) -> Non
 def test_a_folder_of_something_else_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.test_cli import fails
+    from tests.cli.test_commands import fails
 
     (tmp_path / "thesis.txt").write_text("mine")
     assert "is no project" in fails(capsys, "app", tmp_path, "--port", 0)

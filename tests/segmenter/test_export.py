@@ -12,11 +12,11 @@ from PIL import Image
 from svfseg import FewShotSegmenter
 from svfseg.cli import main
 from svfseg.config import BackboneConfig, ModelConfig
-from svfseg.data import synthetic as stickers
+from svfseg.data import stickers
 from svfseg.models import build_model
 from svfseg.segmenter.export import TOLERANCE, export
 from svfseg.segmenter.inference import Outliner, by_class, with_views
-from tests.test_cli import fails
+from tests.cli.test_commands import fails
 
 SIZE = 128
 HEADS = (

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from svfseg import FewShotSegmenter
-from svfseg.data import synthetic as stickers
+from svfseg.data import stickers
 from svfseg.data.index import Sample
 from svfseg.segmenter import NotFittedError
 from svfseg.segmenter.adaptation import (
