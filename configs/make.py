@@ -32,7 +32,7 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "coco20i": {
         "data": {"name": "coco20i", "root": "coco", "train_lists": ["train2014"],
-                 "test_list": "val2014", "size": 641, "scale": [0.8, 1.25]},
+                 "test_list": "val2014", "size": 641, "scale_range": [0.8, 1.25]},
         "steps": 136_950,  # 50 epochs of fold 0
         "needs": "COCO 2014: annotations/, train2014/, val2014/",
     },
@@ -80,7 +80,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "subspaces": (
         "Which factors train: S, U, V and their combinations",
         {"frozen": ARMS["frozen"], **{
-            f"svf {letters}": {"tuning.strategy": "svf", "tuning.train": letters}
+            f"svf {letters}": {"tuning.strategy": "svf", "tuning.factors": letters}
             for letters in ("S", "U", "V", "SU", "SV", "UV", "SUV")
         }},
     ),
@@ -113,7 +113,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "rate": (
         "The rate of the singular values, trained directly and relative to their size",
         {"frozen": ARMS["frozen"], **{
-            f"{scale} {rate:g}": {"tuning.strategy": "svf", "tuning.scale": scale,
+            f"{scale} {rate:g}": {"tuning.strategy": "svf", "tuning.parametrization": scale,
                                   "tuning.lr": rate}
             for scale in ("direct", "relative") for rate in (0.001, 0.01, 0.1, 1)
         }},
@@ -169,7 +169,7 @@ def settings(data: str, backbone: str, head: str, shot: int) -> dict[str, Any]:
         model["bins"] = [60, 30, 15, 8]
     if head == "bam":
         model |= {
-            "base": f"studies/{data}_{backbone}_pspnet/runs/pspnet_fold={{data.fold}}",
+            "base_learner": f"studies/{data}_{backbone}_pspnet/runs/pspnet_fold={{data.fold}}",
             "base_classes": 15 if data == "pascal5i" else 60,
             "weighted_shots": shot,
         }
@@ -228,7 +228,7 @@ def base_learner(data: str, backbone: str) -> tuple[list[str], dict[str, Any]]:
     ]
     content = {
         "train": {
-            "data": {**plan["data"], "size": 417, "scale": [0.5, 2.0]},
+            "data": {**plan["data"], "size": 417, "scale_range": [0.5, 2.0]},
             "model": {
                 "head": "pspnet",
                 "base_classes": 15 if data == "pascal5i" else 60,

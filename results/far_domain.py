@@ -75,14 +75,14 @@ def row(part, shot, draw, mode, steps, lr, size, tile, image, nuclei, shown, ask
     if key in {tuple(r[f] for f in FIELDS[:8]) for r in rows()}:
         return
     segmenter = FewShotSegmenter(
-        adapt=mode, steps=steps or None, lr=lr or None, size=size, tile=tile, empty=False,
+        adapt=mode, steps=steps or None, lr=lr or None, size=size, tile=tile, reject_absent=False,
         device="cpu",
     )  # fmt: skip
     start = time.perf_counter()
     segmenter.fit([image[s] for s in shown], [nuclei[s] for s in shown])
     seconds = time.perf_counter() - start
     found = score(segmenter, [image[s] for s in asked], [nuclei[s] for s in asked])
-    taken = 0 if segmenter.adapted_ is None else segmenter.adapted_.steps  # it may end early
+    taken = 0 if segmenter.adaptation_ is None else segmenter.adaptation_.steps  # it may end early
     new = not ROWS.is_file()
     with ROWS.open("a", newline="") as file:
         writer = csv.writer(file)

@@ -65,15 +65,15 @@ def run(root: str, draw: int) -> None:
                 if (name, str(shot), str(draw), mode) in done:
                     continue
                 segmenter, seconds = fitted(index, class_id, supports, mode)
-                rule = segmenter.rules_[1]
+                rule = segmenter.thresholds_[1]
                 sums = np.zeros((2, 2))
                 lost = left = 0
                 for position in queries:
                     sample = index.load(position)
-                    (seen,) = segmenter.outliner_.look([sample.image], segmenter.views_)
+                    (seen,) = segmenter.predictor_.predict_maps([sample.image], segmenter.features_)
                     inside = seen.maps[0].numpy() > rule.threshold
                     target, known = sample.mask == class_id, sample.mask != 255
-                    there = seen.evidence[0] >= rule.presence
+                    there = seen.presence[0] >= rule.presence
                     lost += not there
                     for row, answer in enumerate((inside & there, inside)):
                         sums[row] += (answer & target).sum(), ((answer | target) & known).sum()

@@ -20,7 +20,7 @@ from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config
 from svfseg.data.pascal import CLASSES
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.training import train
-from svfseg.tuning.checkpoint import read_about
+from svfseg.tuning.checkpoint import read_metadata
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs" / "pascal5i_reduced"
@@ -63,7 +63,7 @@ def search_run(strategy: str, root: str, runs: Path, head: float, tuned: float |
     command += "" if tuned is None else f" --tuning.lr {tuned}"
     start = time.perf_counter()
     train(config)
-    about = read_about(out / "last")
+    about = read_metadata(out / "last")
     row = {
         "strategy": strategy,
         "head_lr": head,
@@ -86,18 +86,18 @@ def final(root: str, runs: Path) -> None:
             begun, done = (out / name for name in ("config.yaml", "last/checkpoint.json"))
             trained = done.stat().st_mtime - begun.stat().st_mtime
             result = evaluate(out, EvalConfig(episodes=EPISODES, seeds=(seed,)))
-            (scores,) = result["seeds"]
+            (scores,) = result.seeds
             row = {
                 "strategy": strategy,
-                "fold": result["fold"],
-                "shot": result["shot"],
+                "fold": result.fold,
+                "shot": result.shot,
                 "seed": seed,
-                "episodes": scores["episodes"],
-                "miou": f"{100 * scores['miou']:.2f}",
-                "fb_iou": f"{100 * scores['fb_iou']:.2f}",
-                **{name: f"{100 * score:.2f}" for name, score in scores["classes"].items()},
+                "episodes": scores.episodes,
+                "miou": f"{100 * scores.miou:.2f}",
+                "fb_iou": f"{100 * scores.fb_iou:.2f}",
+                **{name: f"{100 * score:.2f}" for name, score in scores.classes.items()},
                 "train_seconds": round(trained),
-                "seconds": round(trained + scores["seconds"]),
+                "seconds": round(trained + scores.seconds),
                 "command": f"{command} --seed {seed} --out runs/{out.name} && "
                 f"svfseg eval runs/{out.name} --seeds {seed} --episodes {EPISODES}",
             }

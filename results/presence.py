@@ -6,7 +6,7 @@
 On the ten classes of Pascal VOC that own_data.py is not about, with two, three and five supports
 and three draws: what the supports and the images without the class say, and 20 images with the
 class and 20 without. `run` keeps the evidence, a fit a line, in presence.jsonl, and goes on where
-it was stopped (twenty minutes on two cores); `table` cuts it where `presence_cut` does with
+it was stopped (twenty minutes on two cores); `table` cuts it where `presence_threshold` does with
 several values of PRIOR.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import mean
 from unittest import mock
 
-from svfseg import calibration, rules
-from svfseg.segmenter.calibration import presence_cut
+from svfseg.segmenter import calibration, thresholds
+from svfseg.segmenter.thresholds import presence_threshold
 
 ROWS = Path(__file__).parent / "presence.jsonl"
 SHOTS, DRAWS, PRIORS = (2, 3, 5), 3, (0, 1, 2, 4, 8)
@@ -36,7 +36,9 @@ def run(root: str) -> None:
         if (class_id, shot, draw) in done:
             continue
         supports, having, without = drawn(index, class_id, shot, draw)
-        with mock.patch.object(rules, "presence_cut", wraps=presence_cut) as asked:
+        with mock.patch.object(
+            calibration, "presence_threshold", wraps=presence_threshold
+        ) as asked:
             segmenter, _ = fitted(index, class_id, supports, "none")
         there, missing = ([round(e, 5) for e in values] for values in asked.call_args.args)
         line = {
@@ -51,11 +53,11 @@ def run(root: str) -> None:
 
 def ask(segmenter, sample, class_id: int) -> tuple[float, int, int, int]:
     """Evidence, and pixels of the intersection, the union and the class, of one image."""
-    (seen,) = segmenter.outliner_.look([sample.image], segmenter.views_)
-    inside = seen.maps[0].numpy() > segmenter.rules_[1].threshold
+    (seen,) = segmenter.predictor_.predict_maps([sample.image], segmenter.features_)
+    inside = seen.maps[0].numpy() > segmenter.thresholds_[1].threshold
     target, known = sample.mask == class_id, sample.mask != 255
     union = int(((inside | target) & known).sum())
-    return round(float(seen.evidence[0]), 5), int((inside & target).sum()), union, int(target.sum())
+    return round(float(seen.presence[0]), 5), int((inside & target).sum()), union, int(target.sum())
 
 
 def rows() -> list[dict]:
@@ -68,8 +70,8 @@ def scores(shot: int, prior: int) -> tuple[float, float, float]:
     for row in rows():
         if row["shot"] != shot:
             continue
-        with mock.patch.object(calibration, "PRIOR", prior):
-            cut = presence_cut(row["there"], row["missing"])
+        with mock.patch.object(thresholds, "PRIOR", prior):
+            cut = presence_threshold(row["there"], row["missing"])
         seen = [each for each in row["having"] if each[0] >= cut]
         missed = [each for each in row["having"] if each[0] < cut]
         lost.append(len(missed) / len(row["having"]))

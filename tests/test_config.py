@@ -12,16 +12,16 @@ CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml
 STUDIES = [path for path in CONFIGS if "arms" in yaml.safe_load(path.read_text())]
 
 
-def test_a_bare_on_is_a_name(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("selection: {on: last}\n")
-    config = from_dict(TrainConfig, read_config(tmp_path / "c.yaml"))
-    assert config.selection.on == "last"
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no", "y", "n"])
+def test_words_that_yaml_1_1_took_for_booleans_are_words(tmp_path: Path, word: str) -> None:
+    (tmp_path / "c.yaml").write_text(f"{word}: {{{word}: {word}}}\ntruth: [true, False]\n")
+    assert read_config(tmp_path / "c.yaml") == {word: {word: word}, "truth": [True, False]}
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    config = from_dict(TrainConfig, {"data": {"scale": [0.8, 1.25]}, "optim": {"lr": 1}})
+    config = from_dict(TrainConfig, {"data": {"scale_range": [0.8, 1.25]}, "optim": {"lr": 1}})
     assert config.optim.lr == 1.0
-    assert config.data.scale == (0.8, 1.25)
+    assert config.data.scale_range == (0.8, 1.25)
     write_config(tmp_path / "c.yaml", config)
     assert from_dict(TrainConfig, read_config(tmp_path / "c.yaml")) == config
     assert from_dict(EvalConfig, to_dict(EvalConfig(seeds=(1, 2)))) == EvalConfig(seeds=(1, 2))
@@ -58,7 +58,7 @@ def test_compared_configs_differ_only_in_the_tuning() -> None:
         ({"optim": {"steps": 1.5}}, "optim.steps is 1.5: expected a whole number"),
         ({"shot": True}, "shot is True: expected a whole number"),
         ({"optim": {"schedule": "polly"}}, "did you mean poly"),
-        ({"data": {"scale": [1]}}, "expected 2 values"),
+        ({"data": {"scale_range": [1]}}, "expected 2 values"),
         ({"data": "pascal"}, "data is 'pascal': expected settings by name"),
         ([1], "expected settings by name"),
     ],

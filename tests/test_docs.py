@@ -101,7 +101,7 @@ def test_commands_run_as_they_are_printed(
     from svfseg import cli
     from svfseg.cli import bench, data, lab, parse, segment, web
 
-    class Read(Exception):
+    class Read(BaseException):
         pass
 
     def read(*given: object, **named: object) -> None:

@@ -7,6 +7,7 @@ written back into the run folder.
 import dataclasses
 import difflib
 import importlib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class ModelConfig:
     1 as fractions of the feature map."""
     dropout: float = 0.5
     """Share of channels dropped after the reduction."""
-    base: str = ""
+    base_learner: str = ""
     """bam: the pspnet run (a folder), or a published PSPNet checkpoint, that it starts from."""
     base_classes: int = 15
     """bam, pspnet: number of base classes: 15 on Pascal-5i, 60 on COCO-20i."""
@@ -86,16 +87,16 @@ class DataConfig:
     """Share of the training images held out for choosing the checkpoint."""
     size: int = 473
     """Side of the square that images are cropped and padded to, pixels."""
-    fit: bool = False
+    resize_longest: bool = False
     """Scale the longer side to size before the random scale; the published protocol, at 473,
     crops from the image's own resolution."""
-    scale: tuple[float, float] = (0.9, 1.1)
+    scale_range: tuple[float, float] = (0.9, 1.1)
     """Range of the random scale in training (0.8 to 1.25 on COCO)."""
-    few: Literal["refuse", "drop"] = "refuse"
+    on_small_class: Literal["refuse", "drop"] = "refuse"
     """Classes with too few images for an episode: refuse the data, or leave such classes out."""
     train_count: int = 0
     """Train on only so many of the images, the same ones in every larger choice; 0 takes all."""
-    images: int = 400
+    num_images: int = 400
     """stickers: number of training images that are generated, and half as many for testing."""
 
 
@@ -117,9 +118,9 @@ class TuningConfig:
     """norm, svf+norm: let the running statistics of the stages move too."""
     rank: int = 8
     """lora: rank of the additions; adapter: channels between its two convolutions."""
-    train: str = "S"
+    factors: str = "S"
     """svf: letters of the factors that train: S, U, V."""
-    scale: Literal["direct", "relative"] = "direct"
+    parametrization: Literal["direct", "relative"] = "direct"
     """svf: train s itself, or a gain on it."""
     route: Literal["auto", "factored", "recomposed", "differentiable"] = "auto"
     """svf: how the layers compute: auto counts multiplications for each layer and input."""
@@ -156,14 +157,14 @@ class OptimConfig:
 class SelectionConfig:
     """How the best checkpoint is chosen."""
 
-    on: Literal["base-validation", "test", "last"] = "base-validation"
+    monitor: Literal["base-validation", "test", "last"] = "base-validation"
     """base-validation: held-out images of base classes. test: the novel classes, the habit of
     published code, which tunes on the test set; the result says so. last: no choice."""
     every: int = 1000
     """Steps between two evaluations."""
     episodes: int = 200
     """Episodes of an evaluation during training."""
-    curve: int = 0
+    curve_episodes: int = 0
     """Test-fold episodes scored beside each evaluation and only written down; 0 for none."""
 
 
@@ -239,7 +240,6 @@ def from_dict(kind: type[C], values: Any, where: str = "") -> C:
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     built = {}
     for key, value in values.items():
-        key = "on" if key is True else key  # YAML 1.1 takes a bare on for a yes
         path = f"{where}.{key}" if where else str(key)
         if key not in names:
             raise InputError(f"unknown setting {path}{did_you_mean(str(key), names)}")
@@ -266,7 +266,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"no config at {path}")
     try:
-        content = yaml.safe_load(read_text(path))
+        content = yaml.load(read_text(path), _yaml_loader())
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
@@ -274,6 +274,25 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no settings: expected 'name: value' lines")
     return content
+
+
+def _yaml_loader() -> Any:
+    """Give a safe loader that takes only true and false for booleans, as YAML 1.2 does.
+
+    YAML 1.1 also takes on, off, yes and no, as keys too.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute)
+            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")
+    )
+    return Loader
 
 
 def write_config(path: Path, config: Any) -> None:

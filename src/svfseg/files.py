@@ -37,7 +37,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON, or damaged ({error})") from error
+        raise InputError(f"{path} is damaged: it is not JSON ({error})") from error
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -55,7 +55,7 @@ def read_json_lines(path: Path) -> list[Any]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise InputError(f"{path} is damaged in line {number} ({error})") from error
+            raise InputError(f"{path} is damaged: line {number} is not JSON ({error})") from error
     return values
 
 

@@ -15,7 +15,7 @@ from tests.data.test_files import folder_of
 from tests.data.voc_tree import rectangle, voc_tree
 
 OPTIONS = """
-data: {name: folder, size: 64, fit: true, validation_fraction: 0.4}
+data: {name: folder, size: 64, resize_longest: true, validation_fraction: 0.4}
 model: {hidden: 16, backbone: {name: test_resnet, weights: none}}
 optim: {lr: 0.05, steps: 4, batch: 2}
 selection: {every: 2, episodes: 3}

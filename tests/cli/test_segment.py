@@ -56,7 +56,7 @@ def test_fit_takes_a_folder_images_or_a_list(own: Path, tmp_path: Path) -> None:
     from svfseg.segmenter.task_file import read_task
 
     paths = (own / "thing.svf", *(tmp_path / f"{name}.svf" for name in "abc"))
-    tasks = [read_task(path).about for path in paths]
+    tasks = [read_task(path).metadata for path in paths]
     assert tasks[0] == tasks[1] == tasks[2] == tasks[3]
 
 
@@ -142,7 +142,7 @@ def test_done_images_are_skipped_and_a_cut_line_is_done_again(
     after = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
     assert {n for n in before if before[n] != after[n]} == {"5.png"}
     assert len(log.read_text().splitlines()) == 5
-    assert "made with --format png" in fails(capsys, *words, "--format", "yolo")
+    assert "made with the formats png" in fails(capsys, *words, "--format", "yolo")
 
 
 def test_an_image_that_changed_is_done_again(
@@ -230,7 +230,7 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--support", image], "1 --support and 0 --mask"),
         (["--support", own / "others"], "4 of 4 images"),
         (["--support", own], "no images in"),
-        (["--support", image, "--mask", mask, "--model", "no/such"], "is no run folder"),
+        (["--support", image, "--mask", mask, "--model", "no/such"], "is not a run folder"),
         (["--support", image, "--mask", mask, "--size", "3"], "at least 32 pixels"),
         (
             ["--support", image, "--mask", black, "--classes", "a", "b"],

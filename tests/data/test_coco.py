@@ -184,14 +184,14 @@ def test_missing_sets_are_named(tmp_path: Path) -> None:
 def test_training_and_scoring_on_a_piece_of_coco(coco_mini: Path, tmp_path: Path) -> None:
     """The code paths; 200 images are no benchmark. Most classes have too few images."""
     words = ["--data.name", "coco20i", "--data.root", str(coco_mini), "--data.train-lists",
-             "train2017", "--data.test-list", "val2017", "--data.size", "97", "--data.fit",
+             "train2017", "--data.test-list", "val2017", "--data.size", "97", "--data.resize-longest",
              "--model.backbone.name", "test_resnet", "--model.backbone.weights", "none",
              "--model.hidden", "8", "--optim.steps", "2", "--optim.batch", "2",
              "--data.validation-fraction", "0.3", "--selection.every", "2",
-             "--selection.on", "last", "--workers", "0", "--device", "cpu"]  # fmt: skip
+             "--selection.monitor", "last", "--workers", "0", "--device", "cpu"]  # fmt: skip
     run = ["train", *words, "--out", str(tmp_path / "run")]
     assert main(run) == 2  # and says so
-    assert main([*run, "--data.few", "drop", "--data.scale", "0.8", "1.25"]) == 0
+    assert main([*run, "--data.on-small-class", "drop", "--data.scale-range", "0.8", "1.25"]) == 0
     result = tmp_path / "result.json"
     words = ["eval", str(tmp_path / "run"), "--episodes", "4", "--json", str(result)]
     assert main([*words, "--workers", "0"]) == 0

@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(data: Path, out: Path, strategy: str) -> TrainConfig:
     made = config_of(data, out, strategy)
     model = replace(made.model, backbone=BackboneConfig(output_stride=32))
-    selection = replace(made.selection, every=1, curve=2)
+    selection = replace(made.selection, every=1, curve_episodes=2)
     return replace(made, model=model, optim=replace(made.optim, steps=2), selection=selection)
 
 
@@ -96,7 +96,7 @@ def test_the_page_and_the_json(data: Path, tmp_path: Path, strategy: str) -> Non
 
 def test_random_base_weights_are_told(data: Path, tmp_path: Path) -> None:
     made = config_of(data, tmp_path / "run")
-    run = train(replace(made, selection=replace(made.selection, on="last")))
+    run = train(replace(made, selection=replace(made.selection, monitor="last")))
     with pytest.raises(ValueError, match="random weights"):
         analyze(run, tmp_path / "a")
     assert not (tmp_path / "a").exists()

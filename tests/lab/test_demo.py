@@ -29,5 +29,5 @@ def test_demo_keeps_its_hands_off_other_folders(
 ) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert "is no demo: choose another --out" in capsys.readouterr().err
+    assert "is not a demo: choose another folder (--out)" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "mine"

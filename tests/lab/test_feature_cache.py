@@ -1,4 +1,4 @@
-"""Views shared between episodes: the same scores, the fewest passes, a bound that holds."""
+"""FeatureCache shared between episodes: the same scores, the fewest passes, a bound that holds."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,12 +12,12 @@ from svfseg import data
 from svfseg.config import BackboneConfig, DataConfig, ModelConfig
 from svfseg.data import Episode, draw_test_list, novel_split
 from svfseg.lab.evaluation import score
-from svfseg.lab.feature_cache import Sight, Views, keys_of, masks_of
+from svfseg.lab.feature_cache import FeatureCache, LoadedImage, keys_of, masks_of
 from svfseg.lab.runtime import make_accelerator
 from svfseg.models import build_model
 from svfseg.models.functional import prior_from_keys, prior_mask
 
-STICKERS = DataConfig(name="stickers", images=260, size=64)
+STICKERS = DataConfig(name="stickers", num_images=260, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,11 @@ def test_views_outline_what_forward_outlines(name: str, shots: int) -> None:
         expected = model(query, support, mask)
         queries, shown = [], []
         for b in range(2):
-            queries.append(model.views(query[b][None], [])[0])
-            views = [model.views(support[b, k][None], [mask[b, k]], False) for k in range(shots)]
+            queries.append(model.encode(query[b][None], [])[0])
+            views = [model.encode(support[b, k][None], [mask[b, k]], False) for k in range(shots)]
             shown.append([v[1][0] for v in views])
             assert all(v[0] is None for v in views)
-        found = model.outline(queries, shown, (65, 65))
+        found = model.decode(queries, shown, (65, 65))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -58,11 +58,11 @@ def test_one_pass_gives_every_view_of_an_image() -> None:
     image = 255 * torch.rand(1, 3, 64, 64, dtype=torch.float64)
     masks = [(torch.rand(64, 64) > 0.8).to(torch.uint8) for _ in range(2)]
     with torch.no_grad():
-        seen, shown = model.views(image, masks)
+        seen, shown = model.encode(image, masks)
         for mask, view in zip(masks, shown, strict=True):
-            alone = model.views(image, [mask], query=False)[1][0]
+            alone = model.encode(image, [mask], query=False)[1][0]
             assert all(torch.equal(a, b) for a, b in zip(view, alone, strict=True))
-        assert torch.equal(seen.deep, model.views(image, [])[0].deep)
+        assert torch.equal(seen.deep, model.encode(image, [])[0].deep)
 
 
 @given(st.integers(1, 4), st.integers(0, 2**31), st.floats(0, 1))
@@ -122,7 +122,7 @@ def test_passes_are_the_fewest(source) -> None:
 
 
 class Fake(torch.nn.Module):
-    """Views of one float; remembers what it was asked for."""
+    """FeatureCache of one float; remembers what it was asked for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,11 +147,11 @@ def test_the_right_views_within_the_bound(drawn: list, bound: int, batch: int) -
     episodes = sorted((Episode(c, q, tuple(s)) for c, q, s in drawn), key=lambda e: e.query)
     classes = masks_of(episodes)
 
-    def load(p: int) -> Sight:
+    def load(p: int) -> LoadedImage:
         full = torch.full((3, 1, 1), 10.0 * p)
-        return Sight(full, {c: torch.full((1, 1), float(c)) for c in classes[p]})
+        return LoadedImage(full, {c: torch.full((1, 1), float(c)) for c in classes[p]})
 
-    views = Views(Fake(), episodes, load, bound)
+    views = FeatureCache(Fake(), episodes, load, bound)
     for start in range(0, len(episodes), batch):
         group = episodes[start : start + batch]
         queries, supports = views.get(start, group)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from svfseg.cli import main
 from svfseg.lab.bootstrap import Records, difference, mean_interval, resampled_miou
+from svfseg.lab.events import Event, RunStarted, StepDone
 from svfseg.lab.study import final_jobs, nested, read_study, run_study, search_jobs
 from tests.data.test_files import folder_of
 
@@ -35,11 +36,11 @@ def write(data: Path, tmp_path: Path) -> Callable[..., Path]:
     def made(**changes: object) -> Path:
         content = {
             "train": {
-                "data": {"name": "folder", "root": str(data), "size": 64, "fit": True,
+                "data": {"name": "folder", "root": str(data), "size": 64, "resize_longest": True,
                          "validation_fraction": 0.4},
                 "model": {"hidden": 8, "backbone": {"name": "test_resnet", "weights": "none"}},
                 "optim": {"steps": 2, "batch": 2, "lr": 0.05},
-                "selection": {"every": 1, "episodes": 3, "curve": 2},
+                "selection": {"every": 1, "episodes": 3, "curve_episodes": 2},
                 "workers": 0,
                 "device": "cpu",
             },
@@ -74,9 +75,9 @@ def test_runs_tables_and_going_on(write: Callable[..., Path], tmp_path: Path) ->
     class Stop(Exception):
         pass
 
-    def report(event: dict) -> None:
-        if "begin" in event:
-            begun.append(event["begin"])
+    def report(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            begun.append(event.name)
             if len(begun) == 7:
                 raise Stop
 
@@ -119,13 +120,13 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(
         pass
 
     def stop(event: dict) -> None:
-        if event.get("step") == 2 and "loss" in event:
+        if isinstance(event, StepDone) and event.step == 2:
             raise Stop
 
     with pytest.raises(Stop):
         run_study(study, out, stop)
     steps: list[int] = []
-    run_study(study, out, lambda e: steps.append(e["step"]) if "loss" in e else None)
+    run_study(study, out, lambda e: steps.append(e.step) if isinstance(e, StepDone) else None)
     assert steps == [2, 1, 2, 1, 2]
 
 
@@ -193,7 +194,7 @@ def test_a_changed_study_does_not_mix_with_old_runs(
 
 
 def test_names_and_texts_of_the_grid(write: Callable[..., Path]) -> None:
-    arms = {"all": {"model.base": "base_fold={data.fold}"}}
+    arms = {"all": {"model.base_learner": "base_fold={data.fold}"}}
     study = read_study(
         write(
             arms=arms, reference="all", grid={"data.fold": [0, 3], "tuning.stages": [[2], [3, 4]]}
@@ -203,7 +204,7 @@ def test_names_and_texts_of_the_grid(write: Callable[..., Path]) -> None:
     assert [job.name for job in jobs] == [
         "all_fold=0_stages=2", "all_fold=0_stages=34", "all_fold=3_stages=2", "all_fold=3_stages=34"
     ]  # fmt: skip
-    assert [job.settings["model"]["base"][-1] for job in jobs] == ["0", "0", "3", "3"]
+    assert [job.settings["model"]["base_learner"][-1] for job in jobs] == ["0", "0", "3", "3"]
     assert not search_jobs(study)
     assert nested({"a.b": 1, "a": {"c": 2}, "a.d.e": 3}) == {"a": {"b": 1, "c": 2, "d": {"e": 3}}}
 

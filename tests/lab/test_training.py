@@ -24,7 +24,9 @@ from svfseg.config import (
     to_dict,
 )
 from svfseg.lab.evaluation import evaluate
-from svfseg.lab.training import decay, train
+from svfseg.lab.events import CheckpointScored, Event, LayerFactored, StepDone
+from svfseg.lab.run import decay
+from svfseg.lab.training import train
 from svfseg.svf.layers import FactoredLayer
 from svfseg.tuning.checkpoint import load_run, restore_model
 from tests.data.test_files import folder_of
@@ -38,7 +40,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config_of(data: Path, out: Path, strategy: str = "svf", **changes: object) -> TrainConfig:
     config = TrainConfig(
         out=str(out),
-        data=DataConfig(name="folder", root=str(data), size=64, fit=True, validation_fraction=0.4),
+        data=DataConfig(
+            name="folder", root=str(data), size=64, resize_longest=True, validation_fraction=0.4
+        ),
         model=ModelConfig(hidden=16, backbone=BackboneConfig("test_resnet", "none")),
         tuning=TuningConfig(strategy=strategy, lr=0.01),  # type: ignore[arg-type]
         optim=OptimConfig(lr=0.05, steps=6, batch=2),
@@ -62,22 +66,25 @@ def test_a_run_from_train_to_evaluation(
 ) -> None:
     config = config_of(data, tmp_path / "run", strategy)
     config = replace(config, model=replace(config.model, head=head))
-    reports: list[dict] = []
-    run = train(config, report=reports.append)
+    events: list[Event] = []
+    run = train(config, report=events.append)
     assert {p.name for p in run.iterdir()} >= {
         "config.yaml", "environment.json", "metrics.jsonl", "best", "last"
     }  # fmt: skip
-    assert [r["step"] for r in reports if "loss" in r] == [1, 2, 3, 4, 5, 6]
-    chosen = [r for r in reports if "miou" in r]
-    assert [r["step"] for r in chosen] == [3, 6]
+    assert [e.step for e in events if isinstance(e, StepDone)] == [1, 2, 3, 4, 5, 6]
+    scored = [e for e in events if isinstance(e, CheckpointScored)]
+    assert [e.step for e in scored] == [3, 6]
+    layers = [e for e in events if isinstance(e, LayerFactored)]
+    assert [e.done for e in layers] == list(range(1, len(layers) + 1))
+    assert bool(layers) == (strategy == "svf")
     about = json.loads((run / "best" / "checkpoint.json").read_text())
     assert about["selected_on"] == "base-validation"
-    assert about["miou"] == max(r["miou"] for r in chosen)
+    assert about["miou"] == max(e.scores["miou"] for e in scored)
     result = evaluate(run, EvalConfig(episodes=5, seeds=(1, 2), workers=0, device="cpu"))
-    assert [row["episodes"] for row in result["seeds"]] == [5, 5]
-    assert 0 <= result["miou"]["mean"] <= 1
-    assert result["selected_on"] == "base-validation"
-    assert set(result["seeds"][0]["classes"]) == {"class 1", "class 2"}
+    assert [scores.episodes for scores in result.seeds] == [5, 5]
+    assert 0 <= result.miou <= 1
+    assert result.monitor == result.to_dict()["selected_on"] == "base-validation"
+    assert set(result.seeds[0].classes) == {"class 1", "class 2"}
     model, _ = load_run(run)
     assert not any(isinstance(m, FactoredLayer) for m in model.modules())
 
@@ -91,10 +98,10 @@ def test_learning_lowers_the_loss_and_moves_only_what_the_strategy_tunes(
     )
     config = replace(
         config,
-        selection=SelectionConfig(on="last", every=100),
+        selection=SelectionConfig(monitor="last", every=100),
         model=ModelConfig(hidden=64, dropout=0.0, backbone=BackboneConfig(output_stride=16)),
     )
-    run = train(config, report=lambda r: losses.append(r["loss"]) if "loss" in r else None)
+    run = train(config, report=lambda e: losses.append(e.loss) if isinstance(e, StepDone) else None)
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     trained = restore_model(run / "best", config)
     torch.manual_seed(config.seed)
@@ -128,8 +135,8 @@ def test_resuming_gives_the_same_weights_as_never_stopping(
     class Stop(Exception):
         pass
 
-    def stop(report: dict) -> None:
-        if report.get("step") == 4:  # after the checkpoint of step 3
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 4:  # after the checkpoint of step 3
             raise Stop
 
     with pytest.raises(Stop):
@@ -161,8 +168,8 @@ def test_a_run_that_stopped_before_its_first_checkpoint_can_be_started_again(
     config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=25, batch=1))
     config = replace(config, selection=SelectionConfig(every=25, episodes=2))
 
-    def stop(report: dict) -> None:
-        if report.get("step") == 21:
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 21:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -196,10 +203,10 @@ def test_packaged_weights_are_not_copied_into_the_run(data: Path, tmp_path: Path
 
 def test_the_published_habit_is_available_and_written_down(data: Path, tmp_path: Path) -> None:
     config = config_of(data, tmp_path / "run")
-    config = replace(config, selection=replace(config.selection, on="test"))
+    config = replace(config, selection=replace(config.selection, monitor="test"))
     run = train(config)
     result = evaluate(run, EvalConfig(episodes=2, workers=0, device="cpu"))
-    assert result["selected_on"] == "test"
+    assert result.monitor == "test"
     from svfseg.cli.tables import result_table
 
     assert "chosen on the test fold" in result_table(result)
@@ -224,8 +231,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint(data: Path, tmp_path: Path) -
     run = Path(config.out)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill_up(report: dict) -> None:
-        if report.get("step") == 4:
+    def fill_up(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 4:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
 
     try:
@@ -254,7 +261,7 @@ def test_schedules() -> None:
 def test_rates_are_logged_as_the_schedule_says(data: Path, tmp_path: Path) -> None:
     """A true cosine, built once: it ends at zero."""
     config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=40, batch=1))
-    run = train(replace(config, selection=SelectionConfig(on="last", every=50)))
+    run = train(replace(config, selection=SelectionConfig(monitor="last", every=50)))
     lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     rates = {x["step"]: (x["lr"], x["lr_tuned"]) for x in lines if "lr" in x}
     assert rates[20] == pytest.approx((0.025, 0.005))
@@ -269,10 +276,10 @@ def test_rates_are_logged_as_the_schedule_says(data: Path, tmp_path: Path) -> No
         ({"optim": OptimConfig(steps=0)}, "optim.steps is 0"),
         ({"data": {"fold": 4}}, "folds 0 to 3"),
         ({"data": {"validation_fraction": 1.5}}, "expected 0 to below 1"),
-        ({"data": {"validation_fraction": 0.0}}, "set selection.on to last"),
+        ({"data": {"validation_fraction": 0.0}}, "set selection.monitor to last"),
         ({"data": {"size": 8}}, "at least 32 pixels"),
         ({"tuning": TuningConfig(stages=(7,))}, "one or more of 0 to 4"),
-        ({"tuning": TuningConfig(train="X")}, "letters S, U and V"),
+        ({"tuning": TuningConfig(factors="X")}, "letters S, U and V"),
         ({"device": "tpu"}, "device is tpu"),
         ({"optim": OptimConfig(lr=1e9, steps=6, batch=2)}, "the loss is"),
     ],
@@ -293,8 +300,8 @@ def test_evaluation_settings(data: Path, tmp_path: Path) -> None:
     run = train(config_of(data, tmp_path / "run"))
     base = EvalConfig(episodes=2, workers=0, device="cpu")
     seen = evaluate(run, replace(base, data=EvalDataConfig(fold=1)))
-    assert (seen["fold"], seen["trained_on_fold"]) == (1, 0)
-    assert evaluate(run, replace(base, shot=3))["shot"] == 3
+    assert (seen.fold, seen.trained_on_fold) == (1, 0)
+    assert evaluate(run, replace(base, shot=3)).shot == 3
     for changes, message in (
         ({"shot": 5}, r"class 1 \(5\)"),
         ({"seeds": ()}, "at least one seed"),
@@ -307,18 +314,16 @@ def test_evaluation_settings(data: Path, tmp_path: Path) -> None:
 def test_batches_score_like_single_episodes(data: Path, tmp_path: Path) -> None:
     run = train(config_of(data, tmp_path / "run"))
     scores = [
-        evaluate(run, EvalConfig(episodes=7, batch=b, workers=w, resize=r, device="cpu"))["seeds"][
-            0
-        ]
+        evaluate(run, EvalConfig(episodes=7, batch=b, workers=w, resize=r, device="cpu"))
         for b, w, r in ((1, 0, "original"), (3, 0, "original"), (3, 2, "original"))  # type: ignore[arg-type]
     ]
     for other in scores[1:]:
-        assert other["miou"] == pytest.approx(scores[0]["miou"], abs=1e-3)
+        assert other.miou == pytest.approx(scores[0].miou, abs=1e-3)
 
 
 def test_two_processes_of_one_launch_train_what_one_trains(data: Path, tmp_path: Path) -> None:
     """By torchrun, in step through the runs of a study: the same episodes, halved and averaged."""
-    config = config_of(data, tmp_path / "one", selection=SelectionConfig(on="last", every=10))
+    config = config_of(data, tmp_path / "one", selection=SelectionConfig(monitor="last", every=10))
     config = replace(config, model=replace(config.model, dropout=0.0))
     settings = to_dict(config)
     settings.pop("out")
@@ -345,4 +350,4 @@ def test_two_processes_of_one_launch_train_what_one_trains(data: Path, tmp_path:
         assert about["step"] == config.optim.steps
         row = json.loads((tmp_path / "two/runs" / arm / "row.json").read_text())
         alone = evaluate(tmp_path / "two" / "runs" / arm, EvalConfig(**scored))
-        assert row["miou"] == alone["miou"]["mean"]
+        assert row["miou"] == alone.miou

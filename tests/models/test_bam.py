@@ -11,6 +11,7 @@ from torch import nn
 
 from svfseg.config import EvalConfig, TrainConfig, TuningConfig
 from svfseg.lab.evaluation import evaluate
+from svfseg.lab.events import StepDone
 from svfseg.lab.training import train
 from svfseg.models import BAM, PSPNet
 from svfseg.models.functional import generalized_map, gram, gram_difference
@@ -129,13 +130,15 @@ def base_config(data: Path, out: Path) -> TrainConfig:
     made = config_of(data, out, "full")
     backbone = replace(made.model.backbone, norm="train")
     model = replace(made.model, head="pspnet", base_classes=6, backbone=backbone)
-    scale = replace(made.data, scale=(0.5, 2.0))
+    scale = replace(made.data, scale_range=(0.5, 2.0))
     return replace(made, model=model, data=scale)
 
 
 def bam_config(data: Path, base_run: Path, out: Path, strategy: str, shot: int = 1) -> TrainConfig:
     made = config_of(data, out, strategy, shot=shot)
-    model = replace(made.model, head="bam", base=str(base_run), base_classes=6, weighted_shots=shot)
+    model = replace(
+        made.model, head="bam", base_learner=str(base_run), base_classes=6, weighted_shots=shot
+    )
     return replace(made, model=model)
 
 
@@ -147,7 +150,7 @@ def test_a_base_learner_learns_and_is_scored_on_held_out_images(data: Path, tmp_
     losses: list[float] = []
     run = train(
         replace(config, optim=optim, selection=replace(config.selection, every=30)),
-        report=lambda r: losses.append(r["loss"]) if "loss" in r else None,
+        report=lambda e: losses.append(e.loss) if isinstance(e, StepDone) else None,
     )
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     model, _ = load_run(run)
@@ -174,9 +177,10 @@ def test_bam_from_base_learner_to_score(
         torch.testing.assert_close(kept, base(image), rtol=1e-3, atol=1e-3)
     plain = EvalConfig(episodes=4, workers=0, device="cpu", shot=3)
     result = evaluate(run, plain)
-    assert 0 <= result["miou"]["mean"] <= 1
+    assert 0 <= result.miou <= 1
     whole = evaluate(run, replace(plain, generalized=True))
-    scores = whole["generalized"]
+    scores = whole.generalized
+    assert scores is not None
     assert set(scores) >= {"base", "novel", "mean"}
     assert scores["mean"] == pytest.approx((6 * scores["base"] + 2 * scores["novel"]) / 8)
 
@@ -184,10 +188,10 @@ def test_bam_from_base_learner_to_score(
 def test_bad_bases_are_told_in_a_line(data: Path, base_run: Path, tmp_path: Path) -> None:
     config = bam_config(data, base_run, tmp_path / "run", "frozen")
     for changes, words in (
-        ({"base_classes": 5}, "base_classes is 5"),
+        ({"base_classes": 5}, "width or number of classes"),
         ({"hidden": 32}, "of another backbone, width"),
-        ({"base": str(tmp_path / "nothing")}, "no weight file"),
-        ({"head": "pfenet"}, "model.base is for bam"),
+        ({"base_learner": str(tmp_path / "nothing")}, "no weight file"),
+        ({"head": "pfenet"}, "model.base_learner is for bam"),
         ({"weighted_shots": 5}, "weighted_shots is 5"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=words):

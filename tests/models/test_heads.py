@@ -1,14 +1,18 @@
 """Contracts of every head: shots, sizes, gradients, losses."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from svfseg.config import BackboneConfig, ModelConfig, TuningConfig
-from svfseg.lab.training import Objective
-from svfseg.models import HEADS, build_model
+from svfseg.errors import InputError
+from svfseg.lab.run import Objective
+from svfseg.models import HEADS, Backbone, Head, as_head, build_model, computes_features_once
 from svfseg.models.dense import summed_up
 from svfseg.svf import merge_svf
 from svfseg.tuning.strategies import STRATEGIES, tune
@@ -48,8 +52,7 @@ def loss_of(model: nn.Module, aux: float, *tensors: torch.Tensor) -> torch.Tenso
         "base_target": torch.where(target == 255, 255, 2 * target),
         "class_number": torch.full((len(query),), 2),
     }
-    objective = Objective(model, aux)
-    return objective(*(given[name] for name in objective.inputs))
+    return Objective(model, aux)(*(given[name] for name in model.inputs))
 
 
 @every_head
@@ -114,8 +117,8 @@ def test_dense_takes_no_direction_from_ignored_support_pixels() -> None:
     model = tiny("dense")
     _query, support, mask = episode()
     with torch.inference_mode():
-        (view,) = model.views(support[0], [mask[0, 0]], query=False)[1]
-        (known,) = model.views(support[0], [mask[0, 0] * (mask[0, 0] == 1)], query=False)[1]
+        (view,) = model.encode(support[0], [mask[0, 0]], query=False)[1]
+        (known,) = model.encode(support[0], [mask[0, 0] * (mask[0, 0] == 1)], query=False)[1]
     assert torch.equal(view.keys, known.keys)
     assert not torch.equal(view.ground, known.ground)
 
@@ -216,39 +219,49 @@ def test_a_head_of_your_own_by_its_dotted_path() -> None:
 
 
 class Mine(nn.Module):
-    def __init__(self, backbone: nn.Module) -> None:
+    """A plain module: a backbone and a forward, and no more."""
+
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
+    def forward(self, query: Tensor, support: Tensor, support_mask: Tensor) -> Tensor:
+        bright = query.mean(dim=1) / 255 - support_mask.float().mean()
+        return torch.stack([-bright, bright], dim=1)
 
-@every_head
-def test_what_is_met_twice_is_computed_once(head: str) -> None:
-    """The same outputs and gradients from fewer images in every stage."""
-    model = tiny(head).double().eval()
-    query, support, mask = episode(shots=2, batch=3)
-    query, support = query.double(), support.double()
-    query[1] = query[0]  # a query of two episodes
-    support[1], mask[1] = support[0], mask[0]  # with the same supports
-    support[2, 0] = query[0]  # a query that is a support elsewhere
-    support[2, 1], mask[2, 1] = support[0, 1], 1 - mask[0, 1]  # a support with another mask
-    rows: dict[str, list[int]] = {"layer2": [], "layer4": []}
-    for name, seen in rows.items():
-        stage = getattr(model.backbone, name)
-        stage.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(len(args[0])))
 
-    def run() -> tuple[torch.Tensor, torch.Tensor]:
-        model.zero_grad()
-        logits = model(query, support, mask)
-        logits.square().sum().backward()
-        weight = next(p for p in model.backbone.layer2.parameters() if p.requires_grad)
-        return logits.detach(), weight.grad.clone()
+def test_a_plain_module_is_completed() -> None:
+    """What it lacks comes from EpisodicHead; it can be copied, pickled and tuned."""
+    head = tiny("tests.models.test_heads.Mine")
+    assert isinstance(head, Head)
+    assert not computes_features_once(head)
+    query, support, mask = episode(shots=2)
+    features, _ = head.encode(query[:1], [])
+    supports = [head.encode(support[0, k][None], [mask[0, k]], query=False)[1][0] for k in range(2)]
+    expected = head(query[:1], support[:1], mask[:1])
+    torch.testing.assert_close(head.decode([features], [supports], (64, 64)), expected)
+    for again in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert isinstance(again, Mine)
+        torch.testing.assert_close(again(query[:1], support[:1], mask[:1]), expected)
+    assert tune(head, TuningConfig(strategy="bias"))[1]
+    with pytest.raises(InputError, match="has no ONNX modules"):
+        head.onnx_modules()
 
-    weight = model.backbone.layer2.requires_grad_(True)
-    assert weight is model.backbone.layer2
-    found = run()
-    # of 9 images; dense shows no mask to layer4, others of 3 queries and 6 supports there
-    assert rows == {"layer2": [4], "layer4": [4] if head == "dense" else [2, 4]}
-    model.backbone.norm = "train"  # turns sharing off; nothing else in eval mode
-    expected = run()
-    assert rows["layer2"][1:] == ([9] if head == "dense" else [3, 6])
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+def test_what_a_plain_module_brings_is_kept() -> None:
+    class Own(Mine):
+        inputs = ("query", "target")
+
+        def loss(self, query: Tensor, target: Tensor, aux: float = 1.0) -> Tensor:
+            return (query.mean(dim=1) - target).square().mean()
+
+    head = as_head(Own(tiny("baseline").backbone))
+    assert head.inputs == ("query", "target")
+    assert float(head.loss(torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4))) == 1
+    with pytest.raises(InputError, match="expected a backbone as its attribute"):
+        as_head(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_keeps_the_contract(name: str) -> None:
+    assert isinstance(tiny(name), Head)

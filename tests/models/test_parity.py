@@ -58,10 +58,10 @@ def test_bam_gives_the_references_three_outputs(parity: Path, name: str, shots: 
         maps = model.maps(*episode)
         for key, found in maps._asdict().items():
             assert off(found, recorded[key]) <= 1e-4, key
-        seen, _ = model.views(episode[0], [])
-        shown = [model.views(image[None], [mask], query=False)[1][0]
+        seen, _ = model.encode(episode[0], [])
+        shown = [model.encode(image[None], [mask], query=False)[1][0]
                  for image, mask in zip(episode[1][0], episode[2][0], strict=True)]  # fmt: skip
-        assert off(model.outline([seen], [shown], (97, 97)), recorded["final"]) <= 1e-4
+        assert off(model.decode([seen], [shown], (97, 97)), recorded["final"]) <= 1e-4
         # the base learner's own branch, once the other is about to change
         model.keep_base((3, 4))
         with torch.no_grad():
@@ -160,7 +160,7 @@ def test_import_checkpoint_command_for_a_pspnet(parity: Path, tmp_path: Path) ->
     assert config.model.base_classes == 15
     image = 255 * torch.rand(1, 3, 97, 97)
     for start in (run, file):
-        bam = start_model(replace(config.model, head="bam", base=str(start))).eval()
+        bam = start_model(replace(config.model, head="bam", base_learner=str(start))).eval()
         with torch.inference_mode():
             found = bam.maps(image, image[:, None], torch.ones(1, 1, 97, 97)).base
             assert off(found, base(image)) <= 1e-6

@@ -8,24 +8,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svfseg.segmenter.calibration import (
-    CUTS,
+from svfseg.models.presence import presence_score
+from svfseg.segmenter.thresholds import (
     PRIOR,
-    best_cut,
-    free_part,
-    least_errors,
-    presence_cut,
+    THRESHOLDS,
+    best_threshold,
+    largest_free_strip,
+    presence_threshold,
+    youden_threshold,
 )
-from svfseg.segmenter.inference import evidence
 
 
 def test_the_cut_with_the_highest_iou() -> None:
     map_ = torch.tensor([[0.9, 0.35, 0.2, 0.05]])
     target = torch.tensor([[1, 1, 0, 255]])
-    cut, iou = best_cut([map_], [target])
+    cut, iou = best_threshold([map_], [target])
     assert (cut, iou) == (0.3, 1.0)  # of 0.2, 0.25, 0.3 the nearest to one half
-    assert best_cut([map_], [target], (0.5,)) == (0.5, 0.5)
-    cut, iou = best_cut([map_], [torch.zeros(1, 4)])
+    assert best_threshold([map_], [target], (0.5,)) == (0.5, 0.5)
+    cut, iou = best_threshold([map_], [torch.zeros(1, 4)])
     assert cut == 0.5
     assert np.isnan(iou)
 
@@ -36,22 +36,22 @@ def test_no_other_cut_is_better(seed: int) -> None:
     maps = [torch.rand(5, 6, generator=generator) for _ in range(3)]
     targets = [torch.randint(0, 2, (5, 6), generator=generator) for _ in range(3)]
     targets[0][0, 0] = 1
-    _, best = best_cut(maps, targets)
-    assert best == max(best_cut(maps, targets, (cut,))[1] for cut in CUTS)
+    _, best = best_threshold(maps, targets)
+    assert best == max(best_threshold(maps, targets, (cut,))[1] for cut in THRESHOLDS)
 
 
 def test_a_cut_lies_between_or_where_errors_are_least() -> None:
-    assert least_errors([0.8, 0.6], [0.2, 0.4]) == 0.5
-    cut = least_errors([0.9, 0.8, 0.3], [0.1, 0.2, 0.4])
+    assert youden_threshold([0.8, 0.6], [0.2, 0.4]) == 0.5
+    cut = youden_threshold([0.9, 0.8, 0.3], [0.1, 0.2, 0.4])
     assert 0.2 < cut < 0.3 or 0.4 < cut < 0.8
 
 
 def test_presence_follows_the_supports_the_more_there_are() -> None:
     """From above the images without the class to where it is told apart best."""
     missing = [0.1, 0.3]
-    assert presence_cut([], missing) == pytest.approx(0.3)
-    assert presence_cut([0.9] * PRIOR, missing) == pytest.approx((0.3 + 0.6) / 2)
-    cuts = [presence_cut([0.9] * count, missing) for count in (1, 2, 5, 100)]
+    assert presence_threshold([], missing) == pytest.approx(0.3)
+    assert presence_threshold([0.9] * PRIOR, missing) == pytest.approx((0.3 + 0.6) / 2)
+    cuts = [presence_threshold([0.9] * count, missing) for count in (1, 2, 5, 100)]
     assert cuts == sorted(cuts)
     assert 0.3 < cuts[0] < cuts[-1] < 0.6
 
@@ -67,7 +67,7 @@ def test_no_other_cut_makes_fewer_errors(there: list[float], missing: list[float
 
     values = sorted({*there, *missing})
     others = [(a + b) / 2 for a, b in itertools.pairwise(values)]
-    found = error(least_errors(there, missing))
+    found = error(youden_threshold(there, missing))
     assert all(found <= error(cut) + 1e-9 for cut in others)
 
 
@@ -75,21 +75,21 @@ def test_evidence_is_high_where_the_class_is() -> None:
     torch.manual_seed(0)
     key = torch.nn.functional.normalize(torch.randn(16, 1), dim=0)
     deep = torch.randn(16, 6, 6)
-    absent = evidence(deep, key, torch.rand(24, 24))
+    absent = presence_score(deep, key, torch.rand(24, 24))
     deep[:, 2:4, 2:4] = key[:, :, None]
     found = torch.zeros(24, 24)
     found[8:16, 8:16] = 1
-    assert evidence(deep, key, found) == pytest.approx(1, abs=0.2)
+    assert presence_score(deep, key, found) == pytest.approx(1, abs=0.2)
     assert absent < 0.6
-    assert evidence(deep, torch.zeros(16, 1), found) == 0
+    assert presence_score(deep, torch.zeros(16, 1), found) == 0
 
 
 def test_the_part_without_a_class() -> None:
     mask = np.zeros((200, 300), np.uint8)
     mask[10:150, 20:120] = 3
-    rows, columns = free_part(mask, 3)
+    rows, columns = largest_free_strip(mask, 3)
     assert (rows, columns) == (slice(0, 200), slice(120, 300))
     assert not (mask[rows, columns] == 3).any()
-    assert free_part(mask, 1) == (slice(0, 200), slice(0, 300))
+    assert largest_free_strip(mask, 1) == (slice(0, 200), slice(0, 300))
     mask[:] = 3
-    assert free_part(mask, 3) is None
+    assert largest_free_strip(mask, 3) is None

@@ -15,7 +15,7 @@ from svfseg.config import BackboneConfig, ModelConfig
 from svfseg.data import stickers
 from svfseg.models import build_model
 from svfseg.segmenter.export import TOLERANCE, export
-from svfseg.segmenter.inference import Outliner, by_class, with_views
+from svfseg.segmenter.inference import Predictor, by_class
 from tests.cli.test_commands import fails
 
 SIZE = 128
@@ -32,7 +32,7 @@ def fitted() -> FewShotSegmenter:
     index = stickers(0, 8, "test")
     samples = [index.load(i) for i in range(2)]
     masks = [(s.mask > 0).astype(np.uint8) for s in samples]
-    segmenter = FewShotSegmenter(adapt="svf", steps=1, size=SIZE, device="cpu", empty=False)
+    segmenter = FewShotSegmenter(adapt="svf", steps=1, size=SIZE, device="cpu", reject_absent=False)
     return segmenter.fit([s.image for s in samples], masks, ["thing"])
 
 
@@ -69,13 +69,13 @@ def test_prototype_heads_leave_too_and_others_say_so(
             )
         ).eval()
         other = FewShotSegmenter(size=64, device="cpu")
-        other.outliner_ = Outliner(with_views(model), 64)
+        other.predictor_ = Predictor(model, 64)
         sample = stickers(0, 8, "test").load(0)
-        shown = other.outliner_.views([sample._replace(mask=sample.mask > 0)], [1])
-        other.views_ = by_class(shown, [1])
-        other.rules_, other.classes_, other.adapted_ = fitted.rules_, ("thing",), None
+        shown = other.predictor_.encode_supports([sample._replace(mask=sample.mask > 0)], [1])
+        other.features_ = by_class(shown, [1])
+        other.thresholds_, other.classes_, other.adaptation_ = fitted.thresholds_, ("thing",), None
         if head == "bam":
-            with pytest.raises(ValueError, match="BAM cannot be exported: the heads that can"):
+            with pytest.raises(ValueError, match="BAM cannot be exported"):
                 export(other, tmp_path / head)
             continue
         assert max(export(other, tmp_path / head).values()) <= TOLERANCE

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from svfseg.tuning.modules import add_lora, add_scales, merge_lora, merge_scales
+from svfseg.tuning.lora import add_lora, merge_lora
+from svfseg.tuning.ssf import add_scales, merge_scales
 
 INSERTS: dict[str, tuple[Callable[[nn.Module], int], Callable[[nn.Module], None]]] = {
     "lora": (lambda net: add_lora(net, ".*", 2), merge_lora),

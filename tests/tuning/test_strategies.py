@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from svfseg.config import BackboneConfig, TuningConfig
+from svfseg.lab.events import Event, StepDone
 from svfseg.lab.training import train
-from svfseg.models import Backbone, build_backbone
+from svfseg.models import Backbone, EpisodicHead, build_backbone
 from svfseg.tuning.checkpoint import load_run, restore_model
 from svfseg.tuning.strategies import STRATEGIES, merge_tuned, tune
 from tests.data.test_files import folder_of
@@ -23,7 +24,7 @@ NETWORKS = {"test_resnet": 32, "tf_efficientnet_lite0": 16, "vgg16": 16, "resnet
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
-class Head(nn.Module):
+class Head(EpisodicHead):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
@@ -116,8 +117,8 @@ def test_what_each_strategy_trains() -> None:
     assert kinds("norm") == {"weight", "bias"}
     assert kinds("bias") == {"bias"}
     assert kinds("ssf") == {"ssf_scale", "ssf_shift"}
-    assert kinds("svf", train="SU") == {"s", "U"}
-    assert kinds("svf", scale="relative") == {"gain"}
+    assert kinds("svf", factors="SU") == {"s", "U"}
+    assert kinds("svf", parametrization="relative") == {"gain"}
     assert kinds("svf+norm") == {"s", "weight", "bias"}
     layers = dict(tuned("conv", kernels="pointwise").named_modules())
     for kernels in ("pointwise", "spatial"):
@@ -158,14 +159,14 @@ def test_saved_loaded_and_resumed(data: Path, tmp_path: Path, strategy: str, wei
             backbone = BackboneConfig(output_stride=32)
             made = replace(made, model=replace(made.model, backbone=backbone))
         optim = replace(made.optim, steps=4)
-        selection = replace(made.selection, every=2, on="last")
+        selection = replace(made.selection, every=2, monitor="last")
         return replace(made, tuning=tuning, optim=optim, selection=selection)
 
     class Stop(Exception):
         pass
 
-    def stop(report: dict) -> None:
-        if report.get("step") == 3:
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
             raise Stop
 
     train(config("whole"))
@@ -200,7 +201,7 @@ def test_decay_towards_the_start_holds_the_weights_there(data: Path, tmp_path: P
         tuning = replace(made.tuning, lr=0.02, weight_decay=1.0, decay_to=goal)
         optim = replace(made.optim, schedule="constant", steps=20, clip=1e-6)
         run = train(replace(made, tuning=tuning, optim=optim,
-                            selection=replace(made.selection, on="last")))  # fmt: skip
+                            selection=replace(made.selection, monitor="last")))  # fmt: skip
         model = restore_model(run / "last", replace(made, tuning=tuning))
         start = sum(float(m.svf_start.sum()) for m in model.modules() if hasattr(m, "svf_start"))
         now = sum(float(m.s.detach().sum()) for m in model.modules() if hasattr(m, "svf_start"))

@@ -136,7 +136,7 @@ def test_from_images_to_masks(voc: Path, tmp_path: Path) -> None:
             download.value.save_as(tmp_path / "cows.svf")
         segmenter = FewShotSegmenter.load(tmp_path / "cows.svf")
         assert segmenter.classes_ == ("cow",)
-        assert len(segmenter.views_[1]) == 3
+        assert len(segmenter.features_[1]) == 3
 
 
 @needs_chromium

@@ -342,7 +342,7 @@ def ask(url: str, path: str, body: Any = None) -> tuple[int, Any]:
 def blank() -> FewShotSegmenter:
     """Small and loaded once: a project fits a copy of it."""
     segmenter: FewShotSegmenter = FewShotSegmenter.from_pretrained(
-        size=128, empty=False, device="cpu"
+        size=128, reject_absent=False, device="cpu"
     )
     return segmenter
 
@@ -495,7 +495,7 @@ def test_what_is_skipped_updated_or_deleted(photos: Path, tmp_path: Path) -> Non
         assert ask(url, "/webhook", made)[0] == 201
         version_after(url, "svfseg-2")
         loaded = FewShotSegmenter.load(folder / "task.svf", device="cpu")
-        assert len(loaded.views_[1]) == 1
+        assert len(loaded.features_[1]) == 1
         gone = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 102}, {"id": 103}]}
         assert ask(url, "/webhook", {**gone, "project": {"id": 1}})[0] == 201
         assert version_after(url, "svfseg-3") == "INITIAL"

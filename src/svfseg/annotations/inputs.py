@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from svfseg.annotations.labelme import read_marks
@@ -23,25 +24,28 @@ from svfseg.errors import InputError
 logger = logging.getLogger(__name__)
 # A mask of a larger share of the image than this is rarely meant.
 COVERED = 0.95
-Given = Any  # str | Path | PIL.Image.Image | numpy array; for masks also a mapping of marks
+# A path, a picture, or an array.
+ImageLike = str | Path | Image.Image | npt.NDArray[Any]
+# The same, marks by class, or None for an image without any class.
+MaskLike = ImageLike | Mapping[str, Any] | None
 
 
-def as_image(given: Given, name: str = "the image") -> Array:
-    """(height, width, 3) uint8 RGB, upright as its EXIF data says.
+def as_image(image: ImageLike, name: str = "the image") -> Array:
+    """Read an image as (height, width, 3) uint8 RGB, upright as its EXIF data says.
 
     Args:
-        given: a path, a Pillow image, or a uint8 array (height, width[, 3 or 4]).
+        image: a path, a Pillow image, or a uint8 array (height, width[, 3 or 4]).
         name: for messages.
 
     Raises:
         MissingFileError: no such file.
         InputError: not an image, or an array of another shape or type.
     """
-    if isinstance(given, (str, Path)):
-        return read_image(given, upright=True)
-    if isinstance(given, Image.Image):
-        return rgb_of(given, name, upright=True)
-    array = np.asarray(given)
+    if isinstance(image, (str, Path)):
+        return read_image(image, upright=True)
+    if isinstance(image, Image.Image):
+        return rgb_of(image, name, upright=True)
+    array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0:
         raise InputError(
             f"{name} is an array of {array.dtype} and shape {array.shape}: expected uint8 "
@@ -54,14 +58,14 @@ def as_image(given: Given, name: str = "the image") -> Array:
     return np.ascontiguousarray(array[..., :3])
 
 
-def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the mask") -> Array:
-    """(height, width) uint8 of class ids: 0 background, 1, 2 ... in the order of the names, 255.
+def as_mask(source: MaskLike, image: Array, names: Sequence[str], name: str = "the mask") -> Array:
+    """Read a mask as (height, width) uint8 of class ids, 1, 2 ... in the order of the names.
 
     With one class any value but 0 is the class; 255 is unknown where other values stand beside it.
     Unknown pixels are 255.
 
     Args:
-        given: a path (of a mask, or of a .json with marks, see
+        source: a path (of a mask, or of a .json with marks, see
             `svfseg.annotations.labelme.read_marks`), a Pillow image, an array of ids or bools,
             marks (`svfseg.annotations.marks.draw_marks`), or None: an image without any class.
         image: whose mask it is.
@@ -70,21 +74,21 @@ def as_mask(given: Given, image: Array, names: Sequence[str], name: str = "the m
 
     Raises:
         MissingFileError: no such file.
-        InputError: no mask of ids, another size than the image, or an unknown id.
+        InputError: not a mask of ids, another size than the image, or an unknown id.
     """
-    if given is None:
+    if source is None:
         return np.zeros(image.shape[:2], np.uint8)
     classes = len(names)
-    if isinstance(given, (str, Path)) and str(given).lower().endswith(".json"):
-        given = read_marks(given, names, image)
-    if isinstance(given, Mapping):
-        return draw_marks(given, image, classes)
-    if isinstance(given, (str, Path)):
-        mask = read_mask(given)
-    elif isinstance(given, Image.Image):
-        mask = ids_of(given, name)
+    if isinstance(source, (str, Path)) and str(source).lower().endswith(".json"):
+        source = read_marks(source, names, image)
+    if isinstance(source, Mapping):
+        return draw_marks(source, image, classes)
+    if isinstance(source, (str, Path)):
+        mask = read_mask(source)
+    elif isinstance(source, Image.Image):
+        mask = ids_of(source, name)
     else:
-        mask = np.asarray(given)
+        mask = np.asarray(source)
         if mask.ndim != 2 or mask.dtype.kind not in "bui":
             raise InputError(
                 f"{name} is an array of {mask.dtype} and shape {mask.shape}: expected whole "
@@ -129,6 +133,7 @@ def check_marked(mask: Array, names: Sequence[str], name: str) -> None:
             f"the ids 1 to {len(names)}, for {', '.join(names)}"
         )
     raise InputError(
-        f"{name} is empty: mark the class in it, or give the image as one without it (--negative; "
-        "None in Python)"
+        f"{name} is empty: mark the class in it, or give the image as one without the class (with "
+        "None for its mask)",
+        settings=("negative",),
     )

@@ -191,10 +191,9 @@ def _cost(parsed: CostArguments) -> Rows:
     backbone = BackboneConfig(parsed.backbone, "none", parsed.output_stride)
     rows = []
     for name in parsed.strategies or STRATEGIES:
-        plan: dict[str, Any] = {"strategy": name, "stages": parsed.stages, "train": parsed.train}
         config = TrainConfig(
             model=ModelConfig(head=parsed.head, backbone=backbone),
-            tuning=TuningConfig(**plan),
+            tuning=TuningConfig(name, parsed.stages, factors=parsed.train),
             data=DataConfig(size=parsed.size),
         )
         named = {"arm": name, "head": parsed.head, "network": parsed.backbone, "side": parsed.size}

@@ -176,7 +176,7 @@ def run_eval(arguments: Sequence[str]) -> None:
     print(result_table(result))
     if parsed.json is not None:
         with replace_file(parsed.json) as fresh:
-            fresh.write_text(json.dumps(result, indent=1) + "\n")
+            fresh.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
 
 
 def run_inspect(arguments: Sequence[str]) -> None:
@@ -186,7 +186,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
     from svfseg.models import build_backbone
     from svfseg.svf import plan_svf
     from svfseg.tuning.checkpoint import run_config
-    from svfseg.tuning.strategies import stages_pattern
+    from svfseg.tuning.modules import stages_pattern
 
     folder = Path(parsed.model)
     if folder.is_dir():

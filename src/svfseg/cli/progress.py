@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -15,9 +15,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from svfseg.lab.events import (
+    CheckpointScored,
+    EpisodesScored,
+    Event,
+    LayerFactored,
+    PhaseStarted,
+    RunStarted,
+    StepDone,
+)
+from svfseg.segmenter.events import ImageDone, TuningStep
+
 
 class _Bar:
-    """A progress bar that begins with the first report."""
+    """A progress bar that begins with the first event."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -70,20 +81,18 @@ class TrainProgress(_Bar):
         self._factoring.__exit__()
         super().__exit__()
 
-    def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.lab.training.train`."""
-        if "factored" in report:
-            self._factoring._show(report["factored"], report["layers"], "")
-        elif "loss" in report:
-            self._factoring.__exit__()
-            note = f"loss {report['loss']:.3f} {report['speed']:.1f} ep./s"
-            self._show(report["step"], report["steps"], note)
-        elif "miou" in report:
-            best = ", the best so far" if report["best"] else ""
-            score = f"mIoU {100 * report['miou']:.2f}, FB-IoU {100 * report['fb_iou']:.2f}"
-            self._bar.console.print(
-                f"step {report['step']}: {score} on {report['selected_on']}{best}", highlight=False
-            )
+    def __call__(self, event: Event) -> None:
+        """Show an event of `svfseg.lab.training.train`."""
+        match event:
+            case LayerFactored(done, total):
+                self._factoring._show(done, total, "")
+            case StepDone(step, steps, loss, speed):
+                self._factoring.__exit__()
+                self._show(step, steps, f"loss {loss:.3f} {speed:.1f} episodes/s")
+            case CheckpointScored(step, monitor, scores, is_best) if "miou" in scores:
+                best = ", the best so far" if is_best else ""
+                score = f"mIoU {100 * scores['miou']:.2f}, FB-IoU {100 * scores['fb_iou']:.2f}"
+                self._bar.console.print(f"step {step}: {score} on {monitor}{best}", highlight=False)
 
 
 class StudyProgress:
@@ -101,20 +110,20 @@ class StudyProgress:
             self._run.__exit__()
             self._run = None
 
-    def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.lab.study.run_study`."""
-        if "begin" in report:
+    def __call__(self, event: Event) -> None:
+        """Show an event of `svfseg.lab.study.run_study`."""
+        if isinstance(event, RunStarted):
             self.__exit__()
-            done, of = report["done"], report["of"]
+            done, total = event.done, event.total
             if done == 0 or self._first > done:
                 self._start, self._first = time.perf_counter(), done
             worked = done - self._first
             spent = time.perf_counter() - self._start
-            left = f", {spent / worked * (of - done) / 60:.0f} min left" if worked else ""
-            print(f"run {done + 1} of {of}: {report['begin']}{left}", file=sys.stderr, flush=True)
-            self._run = TrainProgress(report["begin"])
+            left = f", {spent / worked * (total - done) / 60:.0f} min left" if worked else ""
+            print(f"run {done + 1} of {total}: {event.name}{left}", file=sys.stderr, flush=True)
+            self._run = TrainProgress(event.name)
         elif self._run is not None:
-            self._run(report)
+            self._run(event)
 
 
 class DemoProgress:
@@ -131,16 +140,14 @@ class DemoProgress:
             self._phase.__exit__()
             self._phase = None
 
-    def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.lab.demo.demo`."""
-        if "phase" in report:
+    def __call__(self, event: Event) -> None:
+        """Show an event of `svfseg.lab.demo.demo`."""
+        if isinstance(event, PhaseStarted):
             self.__exit__()
-            kind = TrainProgress if report["phase"] == "training" else EvalProgress
-            self._phase = kind(f"{report['phase']}, {report['strategy']}")
-        elif isinstance(self._phase, EvalProgress):
-            self._phase(report["episode"], report["episodes"])
+            kind = TrainProgress if event.phase == "training" else EvalProgress
+            self._phase = kind(f"{event.phase}, {event.strategy}")
         elif self._phase is not None:
-            self._phase(report)
+            self._phase(event)
 
 
 class StepProgress(_Bar):
@@ -149,9 +156,9 @@ class StepProgress(_Bar):
     def __init__(self, label: str = "tuning on the supports") -> None:
         super().__init__(label)
 
-    def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.segmenter.FewShotSegmenter.fit`."""
-        self._show(report["step"], report["steps"], f"loss {report['loss']:.3f}")
+    def __call__(self, event: TuningStep) -> None:
+        """Show an event of `svfseg.segmenter.FewShotSegmenter.fit`."""
+        self._show(event.step, event.steps, f"loss {event.loss:.3f}")
 
 
 class ImageProgress(_Bar):
@@ -160,12 +167,13 @@ class ImageProgress(_Bar):
     def __init__(self, label: str = "predicting") -> None:
         super().__init__(label)
 
-    def __call__(self, report: dict[str, Any]) -> None:
-        """Take a report of `svfseg.segmenter.batch.predict_folder`."""
-        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in report["share"].items())
-        sure = min(report["confidence"].values())
-        print(f"{report['mask']}: {shares} of the image, confidence {sure:.2f}", flush=True)
-        self._show(report["done"], report["of"], f"{report['speed']:.1f} images/s")
+    def __call__(self, event: ImageDone) -> None:
+        """Show an event of `svfseg.segmenter.batch.predict_folder`."""
+        line = event.prediction
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in line["share"].items())
+        confidence = min(line["confidence"].values())
+        print(f"{line['mask']}: {shares} of the image, confidence {confidence:.2f}", flush=True)
+        self._show(event.done, event.total, f"{event.images_per_second:.1f} images/s")
 
 
 class EvalProgress(_Bar):
@@ -174,6 +182,7 @@ class EvalProgress(_Bar):
     def __init__(self, label: str = "evaluating") -> None:
         super().__init__(label)
 
-    def __call__(self, done: int, total: int) -> None:
-        """Take a report of `svfseg.lab.evaluation.score`."""
-        self._show(done, total, "")
+    def __call__(self, event: Event) -> None:
+        """Show an event of `svfseg.lab.evaluation.evaluate`."""
+        if isinstance(event, EpisodesScored):
+            self._show(event.done, event.total, "")

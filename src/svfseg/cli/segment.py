@@ -135,25 +135,25 @@ def run_fit(arguments: Sequence[str]) -> None:
         size=parsed.size,
         tile=parsed.tile,
         threshold=parsed.threshold,
-        empty=not parsed.never_empty,
+        reject_absent=not parsed.never_empty,
         device=parsed.device,
         seed=parsed.seed,
     )
     with StepProgress() as progress:
         segmenter.fit([*images, *without], [*masks, *(None for _ in without)], names, progress)
     segmenter.save(parsed.out)
-    adapted = segmenter.adapted_
-    if adapted is not None and adapted.held_out:
+    adaptation = segmenter.adaptation_
+    if adaptation is not None and adaptation.held_out:
         tried = ", ".join(
-            f"{p.steps} steps of {p.lr:g} {100 * iou:.1f}" for p, iou in adapted.held_out.items()
+            f"{p.steps} steps of {p.lr:g} {100 * iou:.1f}" for p, iou in adaptation.held_out.items()
         )
-        if len(adapted.race) > 1:
-            race = ", ".join(f"{lr:g} {100 * iou:.1f}" for lr, iou in adapted.race.items())
+        if len(adaptation.race) > 1:
+            race = ", ".join(f"{lr:g} {100 * iou:.1f}" for lr, iou in adaptation.race.items())
             print(f"tuning, IoU on one support left out, %: rates {race}")
-        print(f"tuning, IoU on one or two left out, %: {tried}; took {adapted.steps} steps")
+        print(f"tuning, IoU on one or two left out, %: {tried}; took {adaptation.steps} steps")
     for class_id, name in enumerate(segmenter.classes_, start=1):
-        rule = segmenter.rules_[class_id]
-        shots = len(segmenter.views_[class_id])
+        rule = segmenter.thresholds_[class_id]
+        shots = len(segmenter.features_[class_id])
         print(
             f"{name}: {shots} support view(s), IoU {100 * rule.iou:.1f} % on "
             f"{'left-out supports' if shots > 1 else 'other views of it'}, "
@@ -193,7 +193,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     if shown:
         what = "was a support" if shown == 1 else "were supports"
         print(f"{shown} of them {what}: judge by the others", file=sys.stderr)
-    if found < len(lines) and segmenter.empty:
+    if found < len(lines) and segmenter.reject_absent:
         print(
             f"nothing in {len(lines) - found}; where the class is there all the same, give more "
             "supports, or --never-empty to fit",
@@ -222,7 +222,7 @@ def _segmenter(
     masks = [read_binary_mask(path, parsed.class_id) for path in marks]
     # a run as it is scored: no choice on the supports, an answer for every image
     segmenter = FewShotSegmenter(
-        parsed.task, threshold=0.5, empty=False, device=parsed.device
+        parsed.task, threshold=0.5, reject_absent=False, device=parsed.device
     ).fit(list(supports), masks)  # fmt: skip
     from PIL import Image
 

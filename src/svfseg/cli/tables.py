@@ -8,36 +8,35 @@ from rich.console import Console
 from rich.table import Table
 
 from svfseg.data.verify import ListReport
+from svfseg.lab.evaluation import EvaluationResult
 
 
-def result_table(result: dict[str, Any]) -> str:
-    """A result of `svfseg.lab.evaluation.evaluate` as a table: a row a seed, classes in columns."""
+def result_table(result: EvaluationResult) -> str:
+    """Show an evaluation: a row per seed, classes in columns."""
     title = (
-        f"{result['benchmark']}, fold {result['fold']}, {result['shot']}-shot, "
-        f"{result['strategy']}, {result['resize']}-size masks, % IoU"
+        f"{result.benchmark}, fold {result.fold}, {result.shot}-shot, "
+        f"{result.strategy}, {result.resize}-size masks, % IoU"
     )
     table = Table(title=title)
-    classes = list(result["seeds"][0]["classes"])
+    classes = list(result.seeds[0].classes)
     for name in ("seed", "episodes", "mIoU", "FB-IoU", *classes):
         table.add_column(name, justify="right")
-    for row in result["seeds"]:
-        scores = [row["miou"], row["fb_iou"], *(row["classes"][c] for c in classes)]
-        table.add_row(str(row["seed"]), str(row["episodes"]), *(f"{100 * s:.2f}" for s in scores))
-    if len(result["seeds"]) > 1:
-        cells = [
-            f"{100 * result[k]['mean']:.2f}±{100 * result[k]['std']:.2f}"
-            for k in ("miou", "fb_iou")
-        ]
+    for row in result.seeds:
+        scores = [row.miou, row.fb_iou, *(row.classes[c] for c in classes)]
+        table.add_row(str(row.seed), str(row.episodes), *(f"{100 * s:.2f}" for s in scores))
+    pairs = ((result.miou, result.deviation("miou")), (result.fb_iou, result.deviation("fb_iou")))
+    cells = [f"{100 * mean:.2f}±{100 * std:.2f}" for mean, std in pairs if std is not None]
+    if cells:
         table.add_row("mean±std", "", *cells, *("" for _ in classes))
     notes = []
-    if "generalized" in result:
-        shares = ", ".join(f"{k} {100 * v:.2f}" for k, v in result["generalized"].items())
+    if result.generalized is not None:
+        shares = ", ".join(f"{k} {100 * v:.2f}" for k, v in result.generalized.items())
         notes.append(f"In one map with the base classes, mIoU %: {shares}.")
-    if result["selected_on"] == "test":
+    if result.monitor == "test":
         notes.append("The checkpoint was chosen on the test fold: not comparable with honest runs.")
-    if result["fold"] != result["trained_on_fold"]:
+    if result.fold != result.trained_on_fold:
         notes.append(
-            f"Trained on fold {result['trained_on_fold']}: these classes were seen in training."
+            f"Trained on fold {result.trained_on_fold}: these classes were seen in training."
         )
     return "\n".join([_rendered(table), *notes])
 

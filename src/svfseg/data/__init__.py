@@ -56,7 +56,9 @@ BENCHMARKS: dict[str, Callable[[DataConfig, bool], Index]] = {
     "pascal5i": lambda c, test: pascal5i(c.root, _lists(c, test)),
     "coco20i": lambda c, test: coco20i(c.root, _lists(c, test), c.convention),
     "stickers": lambda c, test: (
-        stickers(0, max(1, c.images // 2), "test") if test else stickers(0, c.images, "train")
+        stickers(0, max(1, c.num_images // 2), "test")
+        if test
+        else stickers(0, c.num_images, "train")
     ),
     "folder": lambda c, test: folder(c.root),
 }

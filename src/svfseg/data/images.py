@@ -117,7 +117,10 @@ def read_binary_mask(path: str | Path, class_id: int | None = None) -> Array:
         raise InputError(f"{path} is empty: mark the class with any value but 0")
     ids = [i for i in ids if i != 255] or ids
     if class_id is None and len(ids) > 1:
-        raise InputError(f"{path} holds the classes {ids}: say which one with --class-id")
+        raise InputError(
+            f"{path} holds the classes {ids}: say which one is the class",
+            settings=("class_id",),
+        )
     wanted = ids[0] if class_id is None else class_id
     if wanted not in ids:
         raise InputError(f"{path} has no pixel of class {wanted}: it holds {ids}")
@@ -132,7 +135,7 @@ def check_same_size(image: Array, mask: Array, what: str) -> None:
         raise InputError(f"{what}: the image is {w}x{h}, its mask {mw}x{mh}; both must be one size")
 
 
-def digest(image: Array) -> str:
+def fingerprint(image: Array) -> str:
     """A name for an image's pixels, whatever file they came from: 16 hexadecimal digits."""
     content = hashlib.sha256(str(image.shape).encode())
     content.update(image.tobytes())

@@ -119,7 +119,7 @@ class Split:
             raise InputError(
                 f"too few images in {self.index.name} for {shot} shot(s) and a query: "
                 f"{', '.join(short)}; add images with at least {self.index.min_pixels} pixels of "
-                "the class, ask for fewer shots, or leave such classes out with --data.few drop"
+                "the class, ask for fewer shots, or set data.on_small_class to drop"
             )
         return self
 

@@ -41,7 +41,7 @@ def stickers(seed: int, count: int, part: str) -> Index:
         InputError: the packages of the extra "demo" are not installed, or no images are asked for.
     """
     if count < 1:
-        raise InputError(f"data.images is {count}: at least 1 image is needed")
+        raise InputError(f"data.num_images is {count}: at least 1 image is needed")
     made = partial(_compose, seed, ("train", "test").index(part))
     return Index(
         name=f"stickers {part}",

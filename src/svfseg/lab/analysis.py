@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -32,7 +32,7 @@ from svfseg.lab.spectra import (
     queries_of,
 )
 from svfseg.models import Backbone
-from svfseg.tuning.checkpoint import read_about, restore_model, run_config, start_model
+from svfseg.tuning.checkpoint import read_metadata, restore_model, run_config, start_model
 
 PICTURES = 6
 
@@ -66,7 +66,7 @@ def analyze(
     """
     run, out = Path(run), Path(out)
     config = run_config(run)
-    if config.model.backbone.weights == "none" and not config.model.base:
+    if config.model.backbone.weights == "none" and not config.model.base_learner:
         raise InputError(
             f"{run} began from random weights, which nobody can load again: analyze a run with "
             "model.backbone.weights imagenet or a file"
@@ -74,11 +74,11 @@ def analyze(
     if root is not None:
         config = replace(config, data=replace(config.data, root=root))
     source = novel_split(test_index(config.data), config.data.fold)
-    source = source.require(config.shot, config.data.few)
+    source = source.require(config.shot, config.data.on_small_class)
     drawn = draw_test_list(source, config.shot, seed, episodes)
     where = resolve(device)
-    before = cast(Backbone, start_model(config.model).eval().to(where).backbone)
-    after = cast(Backbone, restore_model(run / checkpoint, config).eval().to(where).backbone)
+    before = start_model(config.model).eval().to(where).backbone
+    after = restore_model(run / checkpoint, config).eval().to(where).backbone
     spectra = layer_spectra(before, after)
     focus = compare_focus(before, after, source, drawn, config.data.size)
     curves = read_curves(run)
@@ -86,7 +86,7 @@ def analyze(
         "run": run.name,
         "strategy": config.tuning.strategy,
         "fold": config.data.fold,
-        "step": read_about(run / checkpoint)["step"],
+        "step": read_metadata(run / checkpoint)["step"],
         "episodes": episodes,
         "queries": len(focus[0]),
         "layers": [

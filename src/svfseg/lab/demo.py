@@ -7,12 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jinja2
 import torch
 from PIL import Image
-from torch import nn
 
 from svfseg._version import __version__
 from svfseg.config import (
@@ -29,9 +28,10 @@ from svfseg.data import TestEpisodes, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
 from svfseg.errors import InputError
 from svfseg.files import read_json_lines
-from svfseg.lab.evaluation import evaluate
+from svfseg.lab.evaluation import EvaluationResult, evaluate
+from svfseg.lab.events import PhaseStarted, Report, ignore
 from svfseg.lab.metrics import IoUMeter
-from svfseg.lab.training import Report, train
+from svfseg.lab.training import train
 from svfseg.svf import singular_values, spectrum
 from svfseg.tuning.checkpoint import load_run, restore_model, run_config
 
@@ -49,7 +49,7 @@ class Arm:
 
     strategy: str
     run: Path
-    result: dict[str, Any]
+    result: EvaluationResult
     losses: list[tuple[int, float]]
     seconds: float
 
@@ -70,7 +70,7 @@ class DemoResult:
 
 
 def demo(
-    out: Path, steps: int = 150, episodes: int = 200, seed: int = 0, report: Report | None = None
+    out: Path, steps: int = 150, episodes: int = 200, seed: int = 0, report: Report = ignore
 ) -> DemoResult:
     """Train both, score both on the same episodes, and write the page that compares them.
 
@@ -79,8 +79,8 @@ def demo(
         steps: optimizer steps of each training.
         episodes: test episodes.
         seed: of the initial weights, the training and the test episodes.
-        report: called with {"phase", "strategy"} where a training or an evaluation begins, then
-            with the reports of `train`, or with {"episode", "episodes"}.
+        report: called with `svfseg.lab.events.PhaseStarted` where a training or an evaluation
+            begins, then with the events of that.
 
     Raises:
         InputError: the packages of the extra "demo" are missing, or the folder holds other things.
@@ -88,8 +88,7 @@ def demo(
     _clear(out)
     start = time.perf_counter()
     arms = tuple(
-        _run(out / strategy, strategy, steps, episodes, seed, report or _say_nothing)
-        for strategy in STRATEGIES
+        _run(out / strategy, strategy, steps, episodes, seed, report) for strategy in STRATEGIES
     )
     verdict = compare(*arms)
     page = out / PAGE
@@ -97,13 +96,9 @@ def demo(
     return DemoResult(page, arms, verdict)
 
 
-def _say_nothing(report: dict[str, Any]) -> None:
-    """What is reported where nobody listens."""
-
-
 def compare(frozen: Arm, svf: Arm) -> str:
     """One sentence: which was better on these episodes, whichever it was."""
-    a, b = (100 * arm.result["miou"]["mean"] for arm in (frozen, svf))
+    a, b = (100 * arm.result.miou for arm in (frozen, svf))
     scores = f"{b:.1f} against {a:.1f} mIoU on the novel classes"
     if round(a, 1) == round(b, 1):
         return f"SVF and the frozen backbone came out equal: {scores}."
@@ -118,7 +113,8 @@ def _clear(out: Path) -> None:
         leftover = {path.name for path in out.iterdir()} - set(STRATEGIES)
         if leftover:
             raise InputError(
-                f"{out} holds {sorted(leftover)[0]} and is no demo: choose another --out"
+                f"{out} holds {sorted(leftover)[0]} and is not a demo: choose another folder",
+                settings=("out",),
             )
     for strategy in STRATEGIES:
         shutil.rmtree(out / strategy, ignore_errors=True)
@@ -129,13 +125,13 @@ def demo_config(folder: Path, strategy: str, steps: int, seed: int) -> TrainConf
     """The training run of one arm."""
     return TrainConfig(
         out=str(folder),
-        data=DataConfig(name="stickers", size=225, fit=True, validation_fraction=0.0),
+        data=DataConfig(name="stickers", size=225, resize_longest=True, validation_fraction=0.0),
         model=ModelConfig(
             hidden=128, backbone=BackboneConfig("tf_efficientnet_lite0", output_stride=16)
         ),
-        tuning=TuningConfig(strategy=cast(Any, strategy), lr=TUNING_RATE),
+        tuning=TuningConfig(strategy=strategy, lr=TUNING_RATE),
         optim=OptimConfig(lr=HEAD_RATE, steps=steps, batch=4, clip=1.0),
-        selection=SelectionConfig(on="last", every=max(1, steps)),
+        selection=SelectionConfig(monitor="last", every=max(1, steps)),
         seed=seed,
         device="cpu",
     )
@@ -144,15 +140,11 @@ def demo_config(folder: Path, strategy: str, steps: int, seed: int) -> TrainConf
 def _run(folder: Path, strategy: str, steps: int, episodes: int, seed: int, report: Report) -> Arm:
     config = demo_config(folder, strategy, steps, seed)
     start = time.perf_counter()
-    report({"phase": "training", "strategy": strategy})
+    report(PhaseStarted("training", strategy))
     train(config, report=report)
-    report({"phase": "evaluating", "strategy": strategy})
+    report(PhaseStarted("evaluating", strategy))
     settings = EvalConfig(episodes=episodes, seeds=(seed,), batch=4, device="cpu")
-
-    def scored(done: int, total: int) -> None:
-        report({"episode": done, "episodes": total})
-
-    result = evaluate(folder, settings, progress=scored)
+    result = evaluate(folder, settings, report=report)
     seconds = time.perf_counter() - start
     lines = read_json_lines(folder / "metrics.jsonl")
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
@@ -213,7 +205,7 @@ def _spectra(arm: Arm) -> list[dict[str, Any]]:
     model = restore_model(arm.run / "best", run_config(arm.run))
     return [
         {"name": name, "count": now.numel(), **spectrum(now, start)._asdict()}
-        for name, (now, start) in singular_values(cast(nn.Module, model.backbone)).items()
+        for name, (now, start) in singular_values(model.backbone).items()
     ]
 
 
@@ -231,7 +223,8 @@ def _curves(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def _picture(images: torch.Tensor) -> Array:
     image = images[0] if images.ndim == 4 else images
-    return cast(Array, image.permute(1, 2, 0).clamp(0, 255).byte().numpy())
+    picture: Array = image.permute(1, 2, 0).clamp(0, 255).byte().numpy()
+    return picture
 
 
 def _uri(picture: Array) -> str:

@@ -2,14 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
-
-from torch import nn
 
 from svfseg.config import TrainConfig, write_config
 from svfseg.errors import InputError
 from svfseg.models import build_model
-from svfseg.models.convert import import_published, sizes
+from svfseg.models.convert import base_learner_sizes, import_published
 from svfseg.models.weights import backbone_fingerprint, read_weights
 from svfseg.tuning.checkpoint import save_checkpoint
 
@@ -27,16 +24,18 @@ def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:
     """
     run = Path(config.out)
     if (run / "config.yaml").exists():
-        raise InputError(f"{run} holds a run already: choose another --out")
+        raise InputError(f"{run} holds a run already: choose another folder", settings=("out",))
     tensors = read_weights(file)
-    if config.model.head in ("bam", "pspnet"):
-        classes, shots = sizes(tensors)
+    head = build_model(config.model)
+    if head.base_classes is not None:
+        classes, shots = base_learner_sizes(tensors)
         model_config = replace(config.model, base_classes=classes, weighted_shots=shots)
         config = replace(config, model=model_config, shot=shots)
-    model = import_published(build_model(config.model), tensors, str(file))
-    fingerprint = backbone_fingerprint(cast(nn.Module, model.backbone))
+        head = build_model(config.model)
+    import_published(head, tensors, str(file))
+    fingerprint = backbone_fingerprint(head.backbone)
     run.mkdir(parents=True, exist_ok=True)
     info = {"step": 0, "imported_from": Path(file).name}
-    save_checkpoint(run / "best", model, config, fingerprint, info)
+    save_checkpoint(run / "best", head, config, fingerprint, info)
     write_config(run / "config.yaml", config)
     return run

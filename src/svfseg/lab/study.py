@@ -1,17 +1,18 @@
 """A study: arms x grid as runs, each trained, scored and written down once."""
 
 import csv
-import fcntl
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from svfseg.config import EvalConfig, TrainConfig, did_you_mean, from_dict, read_config, to_dict
 from svfseg.errors import InputError
@@ -19,12 +20,14 @@ from svfseg.files import read_json, read_json_lines, replace_file
 from svfseg.lab.bench.cost import strategy_cost
 from svfseg.lab.bootstrap import Records
 from svfseg.lab.evaluation import evaluate
+from svfseg.lab.events import Report, RunStarted, ignore
+from svfseg.lab.settings import check_settings
 from svfseg.lab.study_tables import summary
-from svfseg.lab.training import check, train
-from svfseg.tuning.checkpoint import read_about, run_config
+from svfseg.lab.training import train
+from svfseg.models import learns_base_classes
+from svfseg.tuning.checkpoint import read_metadata, run_config
 
 Settings = dict[str, Any]
-Report = Callable[[dict[str, Any]], None]
 FIELDS = ("train", "eval", "arms", "grid", "reference", "search")
 
 
@@ -101,16 +104,16 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
     from_dict(EvalConfig, study.eval)
     for job in (*search_jobs(study), *final_jobs(study, {})):
         config = train_config(job, Path("out"))
-        check(config)
-        if study.eval and config.model.head == "pspnet":
+        check_settings(config)
+        if study.eval and learns_base_classes(config.model.head):
             raise InputError(
-                f"{path}: {job.name} is a base learner (pspnet), which has its score from its "
+                f"{path}: {job.name} is a base learner, which has its score from its "
                 "training: leave out eval"
             )
     return study
 
 
-def run_study(study: Study, out: str | Path, report: Report | None = None) -> Path:
+def run_study(study: Study, out: str | Path, report: Report = ignore) -> Path:
     """Do what is not done yet of a study, and write its tables.
 
     Several processes may work on one folder; each run is claimed by a lock that ends with its
@@ -119,8 +122,8 @@ def run_study(study: Study, out: str | Path, report: Report | None = None) -> Pa
     Args:
         study: what to compare.
         out: folder for runs/, search.csv, results.csv, curves.csv and summary.md.
-        report: called with {"begin": name, "done": n, "of": n} before each run, and with the
-            reports of `svfseg.lab.training.train`.
+        report: called with `svfseg.lab.events.RunStarted` before each run, and with the events of
+            `svfseg.lab.training.train`.
 
     Returns:
         The folder.
@@ -186,7 +189,7 @@ def train_config(job: Job, out: Path) -> TrainConfig:
     return replace(config, out=str(out / "runs" / job.name))
 
 
-def _work(jobs: list[Job], study: Study, out: Path, report: Report | None, final: bool) -> None:
+def _work(jobs: list[Job], study: Study, out: Path, report: Report, final: bool) -> None:
     """Do jobs that nobody has done or claimed; wait for those that others have claimed."""
     while True:
         pending = [job for job in jobs if _row(out, job) is None]
@@ -205,9 +208,8 @@ def _work(jobs: list[Job], study: Study, out: Path, report: Report | None, final
             with _claimed(out / "runs" / job.name) as mine:
                 if not mine or _row(out, job) is not None:
                     continue
-                if report is not None:
-                    done = len(jobs) - sum(_row(out, j) is None for j in jobs)
-                    report({"begin": job.name, "done": done, "of": len(jobs)})
+                done = len(jobs) - sum(_row(out, j) is None for j in jobs)
+                report(RunStarted(job.name, done, len(jobs)))
                 _run(job, study, out, report, final)
                 worked = True
                 write_tables(study, out)
@@ -215,39 +217,40 @@ def _work(jobs: list[Job], study: Study, out: Path, report: Report | None, final
             time.sleep(2)
 
 
-def _run(job: Job, study: Study, out: Path, report: Report | None, final: bool) -> None:
+def _run(job: Job, study: Study, out: Path, report: Report, final: bool) -> None:
     config = train_config(job, out)
     run = Path(config.out)
     start = time.perf_counter()
     known = run_config(run) if (run / "config.yaml").is_file() else None
     if known is not None and to_dict(known) != to_dict(config):
         raise InputError(
-            f"{run} was made with other settings: choose another --out, or remove that folder"
+            f"{run} was made with other settings: choose another folder, or remove that one",
+            settings=("out",),
         )
-    finished = (run / "last").is_dir() and read_about(run / "last")["step"] == config.optim.steps
+    finished = (run / "last").is_dir() and read_metadata(run / "last")["step"] == config.optim.steps
     if not finished:
         train(config, resume=(run / "last").is_dir(), report=report)
     trained = time.perf_counter() - start
-    about = read_about(run / ("last" if config.selection.on == "last" else "best"))
+    metadata = read_metadata(run / ("last" if config.selection.monitor == "last" else "best"))
     row: Settings = {
         "arm": job.arm,
         **job.point,
         **{k: v for k, v in job.searched.items() if k not in job.point},
-        "base_miou": about.get("miou"),
-        "best_step": about["step"],
+        "base_miou": metadata.get("miou"),
+        "best_step": metadata["step"],
         "train_seconds": round(trained, 1),
     }
     if final and study.eval:
-        records: list[tuple[int, int, int]] = []
-        result = evaluate(run, from_dict(EvalConfig, study.eval), records=records)
+        result = evaluate(run, from_dict(EvalConfig, study.eval))
+        records = [record for scores in result.seeds for record in scores.records]
         row |= {
-            "miou": result["miou"]["mean"],
-            "fb_iou": result["fb_iou"]["mean"],
+            "miou": result.miou,
+            "fb_iou": result.fb_iou,
             **{
-                f"iou {name}": mean(seed["classes"][name] for seed in result["seeds"])
-                for name in result["seeds"][0]["classes"]
+                f"iou {name}": mean(scores.classes[name] for scores in result.seeds)
+                for name in result.seeds[0].classes
             },
-            "eval_seconds": round(sum(seed["seconds"] for seed in result["seeds"]), 1),
+            "eval_seconds": round(sum(scores.seconds for scores in result.seeds), 1),
         }
         with replace_file(run / "episodes.json") as fresh:
             fresh.write_text(json.dumps(records))
@@ -356,16 +359,18 @@ def _write_csv(path: Path, rows: list[Settings]) -> None:
 
 @contextmanager
 def _claimed(run: Path) -> Iterator[bool]:
-    """Whether this process alone works on a run; the lock ends with the process."""
+    """Claim a run for this process alone; the lock ends with the process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # processes of one launch work in step
         yield True
         return
     run.parent.mkdir(parents=True, exist_ok=True)
-    path = run.parent / f".{run.name}.lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+    lock = FileLock(run.parent / f".{run.name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        lock.release()

@@ -1,10 +1,8 @@
 """What a training is judged by on its way: base classes, the test fold, or nothing."""
 
 from collections.abc import Callable
-from typing import Any
 
 from accelerate import Accelerator
-from torch import nn
 
 from svfseg.config import TrainConfig
 from svfseg.data import (
@@ -17,25 +15,26 @@ from svfseg.data import (
 )
 from svfseg.errors import InputError
 from svfseg.lab.evaluation import score, score_classes
-from svfseg.models import takes_images
+from svfseg.models import Head, takes_images
 
 # Validation episodes must not move with the training seed, or runs would not be comparable.
 VALIDATION_SEED = 0
 
-Judge = Callable[[], dict[str, Any]]
+# Gives the scores of the model as it is now, by name.
+Judge = Callable[[], dict[str, float]]
 
 
 def make_judge(
-    config: TrainConfig, model: nn.Module, held_out: Split, accelerator: Accelerator, batch: int
+    config: TrainConfig, head: Head, held_out: Split, accelerator: Accelerator, batch: int
 ) -> Judge:
-    """A function that scores the model as it is now.
+    """Make a function that scores the model as it is now.
 
     It gives "miou" and "fb_iou" of what the checkpoint is chosen on (nothing with "last"), and
-    with selection.curve "novel_miou" of the test fold, which no choice sees.
+    with selection.curve_episodes "novel_miou" of the test fold, which no choice sees.
 
     Args:
         config: of the run.
-        model: in training; it is left in eval mode.
+        head: in training; it is left in eval mode.
         held_out: base-class images that do not train.
         accelerator: where to compute.
         batch: episodes or images at once.
@@ -44,40 +43,40 @@ def make_judge(
         InputError: too few held-out images.
     """
     size, workers = config.data.size, config.workers
-    if takes_images(model):
-        chosen = config.selection.on != "last"
-        if config.selection.on == "test" or config.selection.curve:
+    if takes_images(head):
+        chosen = config.selection.monitor != "last"
+        if config.selection.monitor == "test" or config.selection.curve_episodes:
             raise InputError(
                 f"{config.model.head} learns base classes and cannot be scored on novel ones: set "
-                "selection.on to base-validation or last, and selection.curve to 0"
+                "selection.monitor to base-validation or last, and selection.curve_episodes to 0"
             )
 
-        def judge_classes() -> dict[str, Any]:
-            model.eval()
+        def judge_classes() -> dict[str, float]:
+            head.eval()
             if not chosen:
                 return {}
-            meter = score_classes(model, held_out, size, accelerator, batch, workers)
+            meter = score_classes(head, held_out, size, accelerator, batch, workers)
             return {"miou": meter.miou(), "fb_iou": meter.fb_iou()}
 
         return judge_classes
 
     source, episodes = selection_episodes(config, held_out)
     novel, curve = source, list[Episode]()
-    if config.selection.curve:
+    if config.selection.curve_episodes:
         novel = novel_split(test_index(config.data), config.data.fold)
-        novel = novel.require(config.shot, config.data.few)
-        curve = draw_test_list(novel, config.shot, VALIDATION_SEED, config.selection.curve)
+        novel = novel.require(config.shot, config.data.on_small_class)
+        curve = draw_test_list(novel, config.shot, VALIDATION_SEED, config.selection.curve_episodes)
 
-    def judge() -> dict[str, Any]:
-        model.eval()
-        found: dict[str, Any] = {}
-        for prefix, split, asked in (("", source, episodes), ("novel_", novel, curve)):
-            if asked:
+    def judge() -> dict[str, float]:
+        head.eval()
+        scores: dict[str, float] = {}
+        for prefix, split, listed in (("", source, episodes), ("novel_", novel, curve)):
+            if listed:
                 (meter,) = score(
-                    model, split, [asked], size, accelerator, "square", batch, workers
+                    head, split, [listed], size, accelerator, "square", batch, workers
                 )  # fmt: skip
-                found |= {f"{prefix}miou": meter.miou(), f"{prefix}fb_iou": meter.fb_iou()}
-        return found
+                scores |= {f"{prefix}miou": meter.miou(), f"{prefix}fb_iou": meter.fb_iou()}
+        return scores
 
     return judge
 
@@ -85,17 +84,17 @@ def make_judge(
 def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, list[Episode]]:
     """Where the checkpoint is chosen: held-out base-class images, the test fold, or nowhere."""
     count = config.selection.episodes
-    if config.selection.on == "test":
+    if config.selection.monitor == "test":
         source = novel_split(test_index(config.data), config.data.fold)
-        source = source.require(config.shot, config.data.few)
+        source = source.require(config.shot, config.data.on_small_class)
         return source, draw_test_list(source, config.shot, config.seed, count)
-    if config.selection.on == "last":
+    if config.selection.monitor == "last":
         return held_out, []
     source = held_out.with_enough(config.shot)
     if not source.classes:
         raise InputError(
             f"{held_out.index.name} holds out {len(held_out.queries)} images, too few for "
             f"{config.shot}-shot episodes of any class: raise --data.validation-fraction, or do "
-            "not choose a checkpoint (--selection.on last)"
+            "not choose a checkpoint (--selection.monitor last)"
         )
     return source, [draw_episode(source, config.shot, VALIDATION_SEED, i) for i in range(count)]

@@ -2,13 +2,19 @@
 
 from collections.abc import Callable
 
-from torch import nn
-
 from svfseg.config import ModelConfig, look_up
 from svfseg.models.backbone import Backbone, Features, build_backbone
 from svfseg.models.bam import BAM
 from svfseg.models.baseline import Baseline
 from svfseg.models.dense import Dense
+from svfseg.models.head import (
+    EpisodicHead,
+    GeneralizedHead,
+    Head,
+    as_head,
+    computes_features_once,
+    takes_images,
+)
 from svfseg.models.pfenet import PFENet
 from svfseg.models.pspnet import PSPNet
 
@@ -18,14 +24,22 @@ __all__ = [
     "Backbone",
     "Baseline",
     "Dense",
+    "EpisodicHead",
     "Features",
+    "GeneralizedHead",
+    "Head",
     "PFENet",
     "PSPNet",
+    "as_head",
     "build_backbone",
+    "build_base_learner",
     "build_model",
+    "computes_features_once",
+    "learns_base_classes",
+    "takes_images",
 ]
 
-HEADS: dict[str, Callable[[Backbone, ModelConfig], nn.Module]] = {
+HEADS: dict[str, Callable[[Backbone, ModelConfig], Head]] = {
     "baseline": lambda backbone, c: Baseline(backbone, c.hidden, c.dropout),
     "pfenet": lambda backbone, c: PFENet(backbone, c.hidden, c.bins, c.dropout),
     "bam": lambda backbone, c: BAM(backbone, c.base_classes, c.hidden, c.dropout, c.weighted_shots),
@@ -34,8 +48,8 @@ HEADS: dict[str, Callable[[Backbone, ModelConfig], nn.Module]] = {
 }
 
 
-def build_model(config: ModelConfig) -> nn.Module:
-    """A head on its backbone.
+def build_model(config: ModelConfig) -> Head:
+    """Build a head on its backbone.
 
     A dotted path in ``config.head`` names a class of your own; it is called with the backbone.
 
@@ -46,11 +60,14 @@ def build_model(config: ModelConfig) -> nn.Module:
     backbone = build_backbone(config.backbone)
     if config.head in HEADS:
         return HEADS[config.head](backbone, config)
-    head: nn.Module = look_up(config.head, HEADS, "head")(backbone)
-    return head
+    return as_head(look_up(config.head, HEADS, "head")(backbone))
 
 
-def takes_images(model: nn.Module) -> bool:
-    """Whether a model learns classes from single images, not from episodes."""
-    inputs: tuple[str, ...] = getattr(model, "inputs", ())
-    return "image" in inputs
+def build_base_learner(config: ModelConfig) -> PSPNet:
+    """Build the base learner that BAM of the same settings starts from."""
+    return PSPNet(build_backbone(config.backbone), config.base_classes, config.hidden)
+
+
+def learns_base_classes(name: str) -> bool:
+    """Whether the head of a name learns base classes, and cannot be scored on novel ones."""
+    return name == "pspnet"

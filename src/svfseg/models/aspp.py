@@ -1,7 +1,5 @@
 """The decoder of the SVF paper's baseline and of BAM's meta learner."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +48,8 @@ class Decoder(nn.Module):
         x = self.init_merge(torch.cat([match.query, tiled, match.prior], dim=1))
         x = self.res1_meta(self.ASPP_meta(x))
         x = self.res2_meta(x) + x
-        return cast(Tensor, self.cls_meta(x))
+        logits: Tensor = self.cls_meta(x)
+        return logits
 
 
 def _relu(layer: nn.Module) -> nn.Sequential:

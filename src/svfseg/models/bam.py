@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,9 @@ from svfseg.errors import InputError
 from svfseg.models.aspp import Decoder
 from svfseg.models.backbone import STAGES, Backbone, WholeBackbone
 from svfseg.models.functional import gram, gram_difference, resize
-from svfseg.models.matching import Match, Matching, QueryView, SupportView, encode_episode
+from svfseg.models.head import EPISODE, EpisodicHead
+from svfseg.models.matching import Match, Matching, QueryFeatures, SupportFeatures, encode_episode
+from svfseg.models.presence import filled_part, presence_score
 from svfseg.models.pspnet import BaseLearner, PSPNet
 
 
@@ -31,7 +33,7 @@ class Maps(NamedTuple):
 
 
 class BamQuery(NamedTuple):
-    """A query image, whatever its supports: see `QueryView`; gram (1, c, c), base logits."""
+    """A query image, whatever its supports: see `QueryFeatures`; gram (1, c, c), base logits."""
 
     features: Tensor
     deep: Tensor
@@ -40,14 +42,14 @@ class BamQuery(NamedTuple):
 
 
 class BamSupport(NamedTuple):
-    """A support image, whatever the query: see `SupportView`; gram (1, c, c) of the image."""
+    """A support image, whatever the query: see `SupportFeatures`; gram (1, c, c) of the image."""
 
     prototype: Tensor
     keys: Tensor
     gram: Tensor
 
 
-class BAM(nn.Module):
+class BAM(EpisodicHead):
     """The SVF baseline's head, and an ensemble with the base classes that PSPNet sees.
 
     The base learner is frozen and always in eval mode. It shares the backbone until a strategy
@@ -61,7 +63,8 @@ class BAM(nn.Module):
         shots: supports that the learned weighting of shots is for; 1 has none.
     """
 
-    inputs = ("query", "support", "support_mask", "target", "base_target", "class_number")
+    support_type = BamSupport
+    inputs: ClassVar[tuple[str, ...]] = (*EPISODE, "base_target", "class_number")
 
     def __init__(
         self,
@@ -84,7 +87,9 @@ class BAM(nn.Module):
         for layer in (self.gram_merge, self.cls_merge):
             with torch.no_grad():
                 layer.weight.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
+        self.base_classes = classes
         self.shots = shots
+        self.trained_shots = shots if shots > 1 else None
         if shots > 1:
             self.kshot_rw = nn.Sequential(nn.Conv2d(shots, 2, 1), nn.ReLU(), nn.Conv2d(2, shots, 1))
 
@@ -94,12 +99,12 @@ class BAM(nn.Module):
         Raises:
             InputError: another backbone, or another number of classes.
         """
-        for own, given in (
+        for own, source in (
             (self.backbone, base.backbone),
             (self.learner_base, base.learner_base),
         ):
             try:
-                own.load_state_dict(given.state_dict())
+                own.load_state_dict(source.state_dict())
             except RuntimeError as error:
                 raise InputError(
                     "the base learner is of another backbone, width or number of classes: "
@@ -165,28 +170,28 @@ class BAM(nn.Module):
         size = query.shape[-2:]
         return Maps(resize(final, size), resize(meta, size), resize(base, size))
 
-    def views(
+    def encode(
         self, image: Tensor, masks: Sequence[Tensor], query: bool = True
     ) -> tuple[BamQuery | None, list[BamSupport]]:
-        """See `Matching.views`; with each view the Gram matrix, with a query the base logits."""
+        """See `Head.encode`; with Gram matrices, and with a query the base logits."""
         shallow = self.backbone.shallow(image)
         channels = gram(shallow[1])
-        seen, shown = self.matching.views(self.backbone, shallow, masks, query)
+        seen, shown = self.matching.encode(self.backbone, shallow, masks, query)
         supports = [BamSupport(*view, channels) for view in shown]
         if seen is None:
             return None, supports
         return BamQuery(*seen, channels, self._base(image, shallow[:3], seen.deep)), supports
 
-    def outline(
+    def decode(
         self,
         queries: Sequence[BamQuery],
         supports: Sequence[Sequence[BamSupport]],
         size: tuple[int, int],
     ) -> Tensor:
-        """Logits (batch, 2, *size) from views: what `forward` computes from images."""
+        """See `Head.decode`."""
         shots = self.matching.compare(
-            [QueryView(query.features, query.deep) for query in queries],
-            [[SupportView(view.prototype, view.keys) for view in views] for views in supports],
+            [QueryFeatures(query.features, query.deep) for query in queries],
+            [[SupportFeatures(view.prototype, view.keys) for view in views] for views in supports],
         )
         grams = torch.stack([torch.cat([view.gram for view in views]) for views in supports])
         psi = gram_difference(torch.stack([query.gram for query in queries]), grams)
@@ -214,29 +219,30 @@ class BAM(nn.Module):
         scores = _at_ranks(self.kshot_rw(ranks[..., None, None])[..., 0, 0], shots)
         return scores.gather(1, order.argsort(dim=1)).softmax(dim=1)
 
-    def loss(
+    def presence(
         self,
-        query: Tensor,
-        support: Tensor,
-        support_mask: Tensor,
-        target: Tensor,
-        base_target: Tensor,
-        class_number: Tensor,
-        aux: float = 1.0,
-    ) -> Tensor:
-        """Cross-entropy of the ensemble + ``aux`` times those of the two learners, 255 ignored.
+        query: BamQuery,
+        supports: Sequence[BamSupport],
+        probability: Tensor,
+        size: tuple[int, int],
+    ) -> float:
+        """See `Head.presence` and `presence_score`."""
+        keys = torch.cat([shot.keys for shot in supports], dim=1).float().cpu()
+        return presence_score(filled_part(query.deep, probability, size), keys, probability)
+
+    def loss(self, *tensors: Tensor, aux: float = 1.0) -> Tensor:
+        """Give the cross-entropy of the ensemble + ``aux`` times those of the two learners.
 
         The base learner is frozen: its term moves nothing, and is there as in the published loss.
 
         Args:
-            query: as in `forward`.
-            support: as in `forward`.
-            support_mask: as in `forward`.
-            target: (batch, height, width) of 0, 1 and 255.
-            base_target: (batch, height, width) of 0, the base classes from 1, and 255.
-            class_number: (batch,), the episode's class among the base classes, from 1.
+            tensors: query, support and support_mask as in `forward`; target (batch, height,
+                width) of 0, 1 and 255, which is ignored; base_target, the same of 0, the base
+                classes from 1, and 255; and class_number (batch,), the episode's class among the
+                base classes, from 1.
             aux: weight of the learners' own losses.
         """
+        query, support, support_mask, target, base_target, class_number = tensors
         maps = self.maps(query, support, support_mask, class_number)
         targets = (target.long(), target.long(), base_target.long())
         final, meta, base = (
@@ -252,7 +258,8 @@ class BAM(nn.Module):
         """
         with torch.no_grad():
             if not self.base_stages:
-                return cast(Tensor, self.learner_base(deep))
+                logits: Tensor = self.learner_base(deep)
+                return logits
             first = min(int(name.removeprefix("layer")) for name in self.base_stages)
             # layer1 is the first whose output is at hand
             start = first if first > 1 else 0
@@ -261,7 +268,8 @@ class BAM(nn.Module):
                 name = f"layer{index}"
                 kept = name in self.base_stages
                 x = (self.base_stages[name] if kept else self.backbone.stage(index))(x)
-            return cast(Tensor, self.learner_base(x))
+            own: Tensor = self.learner_base(x)
+            return own
 
     def _ensemble(
         self, match: Match, psi: Tensor, base: Tensor, class_number: Tensor | None

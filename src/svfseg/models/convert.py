@@ -3,9 +3,10 @@
 import re
 from collections.abc import Collection
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from svfseg.errors import InputError
+from svfseg.models.head import Head
 from svfseg.models.weights import load_weights
 
 # The reference networks keep all parts side by side; ours nests them.
@@ -20,22 +21,22 @@ RENAMED = (
 UNUSED = re.compile(r"^(kshot_rw|criterion|learner_base\.|layer[0-4]p\.|aux\.)")
 
 
-def import_published(model: nn.Module, tensors: dict[str, Tensor], source: str) -> nn.Module:
+def import_published(head: Head, tensors: dict[str, Tensor], source: str) -> Head:
     """Load a published checkpoint's tensors into a head of ours, whole or not at all.
 
     Args:
-        model: the head that the checkpoint is of, on the backbone it is of.
+        head: the one that the checkpoint is of, on the backbone it is of.
         tensors: the checkpoint's state dict.
         source: what to call it in an error.
 
     Returns:
-        The same model.
+        The same head.
 
     Raises:
         InputError: keys are missing, unknown or of another shape; the first ones are named.
     """
-    load_weights(model, rename(tensors, model.state_dict().keys()), source)
-    return model
+    load_weights(head, rename(tensors, head.state_dict().keys()), source)
+    return head
 
 
 def rename(tensors: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
@@ -51,18 +52,18 @@ def rename(tensors: dict[str, Tensor], expected: Collection[str]) -> dict[str, T
     return renamed
 
 
-def sizes(tensors: dict[str, Tensor]) -> tuple[int, int]:
-    """(base classes, shots of the learned weighting) of a BAM or PSPNet checkpoint.
+def base_learner_sizes(tensors: dict[str, Tensor]) -> tuple[int, int]:
+    """Count the base classes of a checkpoint, and the shots of its learned weighting.
 
     Raises:
         InputError: the tensors hold no base learner.
     """
-    heads = [
+    biases = [
         t for key, t in tensors.items() if re.fullmatch(r"(learner_base\.1|cls)\.4\.bias", key)
     ]
-    if not heads:
+    if not biases:
         raise InputError(
             "no base learner in the checkpoint: expected learner_base.* or ppm.*, cls.*"
         )
     weighting = tensors.get("kshot_rw.0.weight")
-    return len(heads[0]) - 1, 1 if weighting is None else weighting.shape[1]
+    return len(biases[0]) - 1, 1 if weighting is None else weighting.shape[1]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from svfseg.models.backbone import Backbone, Features
 from svfseg.models.functional import average_into, resize
-from svfseg.models.matching import first_equal
+from svfseg.models.head import EpisodicHead, OnnxModules
+from svfseg.models.presence import filled_part, presence_score
 
 # A support's inside and outside are each summed up by so many directions, so that neither wins by
 # its number of positions.
@@ -41,7 +42,7 @@ class DenseSupport(NamedTuple):
     ground: Tensor
 
 
-class Dense(nn.Module):
+class Dense(EpisodicHead):
     """Nearest directions of the class against those of its surroundings; one number trains.
 
     A position's descriptor is layer3 beside layer4, each of unit length. The supports' descriptors
@@ -55,6 +56,8 @@ class Dense(nn.Module):
     Args:
         backbone: the features.
     """
+
+    support_type = DenseSupport
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -74,35 +77,30 @@ class Dense(nn.Module):
         """
         batch, shots = support.shape[:2]
         images = torch.cat([query, support.flatten(0, 1)])
-        places = list(range(len(images)))
-        if not self.backbone.moving_norms() and not torch.compiler.is_compiling():
-            places = first_equal(images)  # what is met twice is computed once
-        rows = sorted(set(places))
-        described = describe(self.backbone.encode(images[rows]))
-        described = described[[rows.index(place) for place in places]]
+        described = describe(self.backbone.encode(images))
         masks = support_mask.flatten(0, 1)
         shown = [show(described[batch + i], masks[i]) for i in range(batch * shots)]
-        return self.outline(
+        return self.decode(
             [DenseQuery(described[i : i + 1]) for i in range(batch)],
             [shown[i * shots : (i + 1) * shots] for i in range(batch)],
             (query.shape[-2], query.shape[-1]),
         )
 
-    def views(
+    def encode(
         self, image: Tensor, masks: Sequence[Tensor], query: bool = True
     ) -> tuple[DenseQuery | None, list[DenseSupport]]:
-        """What `outline` needs of an image, as a query and as a support of several masks."""
+        """See `Head.encode`."""
         described = describe(self.backbone.encode(image))
         seen = DenseQuery(described) if query else None
         return seen, [show(described[0], mask) for mask in masks]
 
-    def outline(
+    def decode(
         self,
         queries: Sequence[DenseQuery],
         supports: Sequence[Sequence[DenseSupport]],
         size: tuple[int, int],
     ) -> Tensor:
-        """Logits (batch, 2, *size) from views: what `forward` computes from images."""
+        """See `Head.decode`."""
         maps = [
             self.compare(
                 query.deep,
@@ -113,6 +111,21 @@ class Dense(nn.Module):
         ]
         logit = torch.cat(maps)
         return resize(torch.cat([torch.zeros_like(logit), logit], dim=1), size)
+
+    def presence(
+        self,
+        query: DenseQuery,
+        supports: Sequence[DenseSupport],
+        probability: Tensor,
+        size: tuple[int, int],
+    ) -> float:
+        """See `Head.presence` and `presence_score`."""
+        keys = torch.cat([shot.keys for shot in supports], dim=1).float().cpu()
+        return presence_score(filled_part(query.deep, probability, size), keys, probability)
+
+    def onnx_modules(self) -> OnnxModules:
+        """See `Head.onnx_modules`."""
+        return OnnxModules(_Supports(self), _Queries(self), DenseSupport._fields)
 
     def compare(self, deep: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
         """The logit of the class at the features' size.
@@ -195,3 +208,29 @@ def show(described: Tensor, mask: Tensor) -> DenseSupport:
     marked = (inside >= enough) & (inside > 0)
     others = (inside < 0.1) & (known > 0.9)
     return DenseSupport(summed_up(flat, marked), summed_up(flat, others))
+
+
+class _Supports(nn.Module):
+    """Image (1, 3, h, w) and mask (h, w) of 0, 1, 255 -> keys and ground, (1, channels, n)."""
+
+    def __init__(self, head: Dense) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode one support."""
+        support = show(describe(self.head.backbone.encode(image))[0], mask)
+        return support.keys[None], support.ground[None]
+
+
+class _Queries(nn.Module):
+    """Image (1, 3, h, w), keys and ground (shots, channels, n) -> probability (h, w)."""
+
+    def __init__(self, head: Dense) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
+        """Outline the class in one query."""
+        logit = self.head.compare(describe(self.head.backbone.encode(image)), keys, ground)
+        return resize(logit, image.shape[-2:]).sigmoid()[0, 0]

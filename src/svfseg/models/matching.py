@@ -1,6 +1,6 @@
 """What every prototype head starts from: reduced features, the class prototype and the prior."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ class Shots(NamedTuple):
         )
 
 
-class QueryView(NamedTuple):
+class QueryFeatures(NamedTuple):
     """What a head needs of one query image, whatever its supports.
 
     Attributes:
@@ -65,7 +65,7 @@ class QueryView(NamedTuple):
     deep: Tensor
 
 
-class SupportView(NamedTuple):
+class SupportFeatures(NamedTuple):
     """What a head needs of one support image and its mask, whatever the query.
 
     Attributes:
@@ -120,13 +120,13 @@ class Matching(nn.Module):
             priors.reshape(batch, shots, *priors.shape[1:]),
         )
 
-    def views(
+    def encode(
         self,
         backbone: Backbone,
         shallow: tuple[Tensor, ...],
         masks: Sequence[Tensor],
         query: bool,
-    ) -> tuple[QueryView | None, list[SupportView]]:
+    ) -> tuple[QueryFeatures | None, list[SupportFeatures]]:
         """Look at one image as a query and as a support of several masks, in one pass.
 
         Only layer4 sees a mask: all else is computed once.
@@ -140,7 +140,7 @@ class Matching(nn.Module):
         seen = None
         if query:
             features = backbone.deepen(shallow)
-            seen = QueryView(self.down_query(middle(features)), features.layer4)
+            seen = QueryFeatures(self.down_query(middle(features)), features.layer4)
         supports, reduced = [], None
         for values in masks:
             mask = (values == 1).to(shallow[0].dtype)[None, None]
@@ -151,11 +151,11 @@ class Matching(nn.Module):
             inside = resize(mask, shown.layer4.shape[-2:])[0, 0].flatten() > 0
             if not bool(inside.all()):
                 inside[torch.nonzero(~inside)[0]] = True  # one column of zeros
-            supports.append(SupportView(prototype, shown.layer4[0].flatten(1)[:, inside]))
+            supports.append(SupportFeatures(prototype, shown.layer4[0].flatten(1)[:, inside]))
         return seen, supports
 
     def compare(
-        self, queries: Sequence[QueryView], supports: Sequence[Sequence[SupportView]]
+        self, queries: Sequence[QueryFeatures], supports: Sequence[Sequence[SupportFeatures]]
     ) -> Shots:
         """Stack queries, each with its own supports, into what `forward` gives."""
         features = torch.cat([query.features for query in queries])
@@ -186,7 +186,8 @@ def encode_episode(
         height, width) as 0 and 1.
     """
     mask = (support_mask == 1).to(query.dtype).flatten(0, 1).unsqueeze(1)
-    return *_encoded(backbone, query, support.flatten(0, 1), mask), mask
+    features = backbone.encode(support.flatten(0, 1), partial(_masked, mask=mask))
+    return backbone.encode(query), features, mask
 
 
 def middle(features: Features) -> Tensor:
@@ -225,61 +226,6 @@ def classifier(hidden: int) -> nn.Sequential:
         nn.Dropout2d(0.1),
         nn.Conv2d(hidden, 2, 1),
     )
-
-
-def _encoded(
-    backbone: Backbone, query: Tensor, support: Tensor, mask: Tensor
-) -> tuple[Features, Features]:
-    """Features of queries and of masked supports; what is met twice is computed once.
-
-    Normalisation that trains sees the batch as it is, and a compiler a plain graph.
-    """
-    batch = len(query)
-    places = list(range(batch + len(support)))
-    if not backbone.moving_norms() and not torch.compiler.is_compiling():
-        places = first_equal(torch.cat([query, support]))
-    if places == sorted(set(places)):
-        return backbone.encode(query), backbone.encode(support, partial(_masked, mask=mask))
-    masks = first_equal(mask)
-    images = sorted(set(places))
-    shallow = backbone.shallow(torch.cat([query, support])[images])
-    found = {place: row for row, place in enumerate(images)}
-    asked = [(place, -1) for place in places[:batch]]
-    shown = [(place, m) for place, m in zip(places[batch:], masks, strict=True)]
-    return (
-        _spread(asked, lambda pairs: backbone.deepen(_rows(shallow, [found[p] for p, _ in pairs]))),
-        _spread(
-            shown,
-            lambda pairs: backbone.deepen(
-                _rows(shallow, [found[p] for p, _ in pairs]),
-                partial(_masked, mask=mask[[m for _, m in pairs]]),
-            ),
-        ),
-    )
-
-
-def _spread(
-    wanted: list[tuple[int, int]], compute: Callable[[list[tuple[int, int]]], Features]
-) -> Features:
-    """Compute each of the wanted once, and give one row for every wish."""
-    distinct = list(dict.fromkeys(wanted))
-    features = compute(distinct)
-    return Features(*_rows(features, [distinct.index(pair) for pair in wanted]))
-
-
-def _rows(tensors: Sequence[Tensor], rows: list[int]) -> tuple[Tensor, ...]:
-    return tuple(tensor[rows] for tensor in tensors)
-
-
-def first_equal(tensors: Tensor) -> list[int]:
-    """For each entry along the first dimension, the position of the first that equals it."""
-    flat = tensors.detach().flatten(1)
-    sums = flat.sum(dim=1, dtype=torch.float64).tolist()
-    first: list[int] = []
-    for i, total in enumerate(sums):
-        same = (j for j in range(i) if sums[j] == total and torch.equal(flat[j], flat[i]))
-        first.append(next(same, i))
-    return first
 
 
 def _masked(features: Tensor, mask: Tensor) -> Tensor:

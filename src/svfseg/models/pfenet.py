@@ -9,19 +9,11 @@ from torch import Tensor, nn
 
 from svfseg.models.backbone import Backbone
 from svfseg.models.functional import average_into, resize
-from svfseg.models.matching import (
-    Match,
-    Matching,
-    QueryView,
-    SupportView,
-    classifier,
-    encode_episode,
-    merge,
-    refine,
-)
+from svfseg.models.matching import Match, classifier, encode_episode, merge, refine
+from svfseg.models.prototype import PrototypeHead
 
 
-class PFENet(nn.Module):
+class PFENet(PrototypeHead):
     """Query, prototype and prior enriched at several scales, finer guiding coarser.
 
     Args:
@@ -39,10 +31,8 @@ class PFENet(nn.Module):
         bins: Sequence[float] = (60, 30, 15, 8),
         dropout: float = 0.5,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, hidden, dropout)
         self.bins = tuple(bins)
-        self.matching = Matching(backbone.channels, hidden, dropout)
         levels = range(len(self.bins))
         self.init_merge = nn.ModuleList(merge(2 * hidden + 1, hidden) for _ in levels)
         self.alpha_conv = nn.ModuleList(merge(2 * hidden, hidden) for _ in levels[1:])
@@ -52,38 +42,12 @@ class PFENet(nn.Module):
         self.res2 = refine(hidden)
         self.cls = classifier(hidden)
 
-    def forward(self, query: Tensor, support: Tensor, support_mask: Tensor) -> Tensor:
-        """Outline the supports' class in the query.
+    def logits(self, match: Match) -> Tensor:
+        """See `PrototypeHead.logits`."""
+        return self.enrich(match)[0]
 
-        Args:
-            query: (batch, 3, height, width), RGB in 0 to 255.
-            support: (batch, shots, 3, height, width).
-            support_mask: (batch, shots, height, width); 1 is the class.
-
-        Returns:
-            Logits (batch, 2, height, width): background, foreground.
-        """
-        match = self.matching(*encode_episode(self.backbone, query, support, support_mask)).mix()
-        return resize(self.decode(match)[0], query.shape[-2:])
-
-    def views(
-        self, image: Tensor, masks: Sequence[Tensor], query: bool = True
-    ) -> tuple[QueryView | None, list[SupportView]]:
-        """See `Matching.views`: what `outline` needs of an image, computed once."""
-        return self.matching.views(self.backbone, self.backbone.shallow(image), masks, query)
-
-    def outline(
-        self,
-        queries: Sequence[QueryView],
-        supports: Sequence[Sequence[SupportView]],
-        size: tuple[int, int],
-    ) -> Tensor:
-        """Logits (batch, 2, *size) from views: what `forward` computes from images."""
-        match = self.matching.compare(queries, supports).mix()
-        return resize(self.decode(match)[0], size)
-
-    def decode(self, match: Match) -> tuple[Tensor, list[Tensor]]:
-        """Logits at the features' size, and those of each level at its own."""
+    def enrich(self, match: Match) -> tuple[Tensor, list[Tensor]]:
+        """Give logits at the features' size, and those of each level at its own."""
         size = match.query.shape[-2:]
         levels: list[Tensor] = []
         inner: list[Tensor] = []
@@ -102,20 +66,17 @@ class PFENet(nn.Module):
         x = self.res2(x) + x
         return self.cls(x), inner
 
-    def loss(
-        self, query: Tensor, support: Tensor, support_mask: Tensor, target: Tensor, aux: float = 1.0
-    ) -> Tensor:
-        """Cross-entropy of the output + ``aux`` times the mean over the levels, 255 ignored.
+    def loss(self, *tensors: Tensor, aux: float = 1.0) -> Tensor:
+        """Give the cross-entropy of the output + ``aux`` times the mean over the levels.
 
         Args:
-            query: as in `forward`.
-            support: as in `forward`.
-            support_mask: as in `forward`.
-            target: (batch, height, width) of 0, 1 and 255.
+            tensors: query, support and support_mask as in `forward`, and target (batch, height,
+                width) of 0, 1 and 255, which is ignored.
             aux: weight of the levels' own losses.
         """
+        query, support, support_mask, target = tensors
         match = self.matching(*encode_episode(self.backbone, query, support, support_mask)).mix()
-        outputs, inner = self.decode(match)
+        outputs, inner = self.enrich(match)
         size, target = query.shape[-2:], target.long()
         main, *levels = (
             F.cross_entropy(resize(x, size), target, ignore_index=255) for x in (outputs, *inner)

@@ -1,6 +1,6 @@
 """PSPNet on the base classes: BAM's base learner (Zhao et al., CVPR 2017)."""
 
-from typing import cast
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from svfseg.models.backbone import Backbone
 from svfseg.models.functional import resize
+from svfseg.models.head import EpisodicHead
 
 BINS = (1, 2, 3, 6)
 
@@ -61,7 +62,7 @@ class BaseLearner(nn.Sequential):
         )
 
 
-class PSPNet(nn.Module):
+class PSPNet(EpisodicHead):
     """Segments all base classes of single images; learns no episodes.
 
     Args:
@@ -70,24 +71,27 @@ class PSPNet(nn.Module):
         hidden: half of the channels in front of the classifier.
     """
 
-    inputs = ("image", "target")
+    inputs: ClassVar[tuple[str, ...]] = ("image", "target")
+    smallest_batch = 2  # its pyramid normalises over the batch
 
     def __init__(self, backbone: Backbone, classes: int, hidden: int = 256) -> None:
         super().__init__()
         self.backbone = backbone
+        self.base_classes = classes
         self.learner_base = BaseLearner(backbone.channels[4], classes, 2 * hidden)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (batch, 1 + classes, height, width) of images (batch, 3, height, width)."""
-        deep = self.backbone.encode(image).layer4
-        return resize(cast(Tensor, self.learner_base(deep)), image.shape[-2:])
+        logits: Tensor = self.learner_base(self.backbone.encode(image).layer4)
+        return resize(logits, image.shape[-2:])
 
-    def loss(self, image: Tensor, target: Tensor, aux: float = 1.0) -> Tensor:
-        """Cross-entropy, 255 ignored.
+    def loss(self, *tensors: Tensor, aux: float = 1.0) -> Tensor:
+        """Give the cross-entropy, 255 ignored.
 
         Args:
-            image: as in `forward`.
-            target: (batch, height, width) of 0, 1 to classes, and 255.
+            tensors: image as in `forward`, and target (batch, height, width) of 0, 1 to classes,
+                and 255.
             aux: unused; there is no auxiliary loss.
         """
+        image, target = tensors
         return F.cross_entropy(self(image).float(), target.long(), ignore_index=255)

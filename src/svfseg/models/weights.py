@@ -1,12 +1,13 @@
 """Weight files: read safely, and loaded into a network only if they are its own."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from svfseg.errors import InputError, MissingFileError
 
@@ -45,7 +46,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_weights(net: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+class Stateful(Protocol):
+    """What has tensors by name: a network, a head."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the tensors."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Take the tensors."""
+
+
+def load_weights(net: Stateful, tensors: dict[str, Tensor], source: str) -> None:
     """Load a classifier's tensors into a network without its classifier.
 
     Raises:
@@ -80,7 +91,7 @@ def _more(keys: Sequence[str], shown: int = 3) -> str:
     return f" and {len(keys) - shown} more" if len(keys) > shown else ""
 
 
-def backbone_fingerprint(backbone: nn.Module) -> str:
+def backbone_fingerprint(backbone: Stateful) -> str:
     """16 hexadecimal digits over every tensor of a plain backbone, or of a head on it."""
     digest = hashlib.sha256()
     for name, tensor in backbone.state_dict().items():

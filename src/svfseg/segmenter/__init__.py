@@ -7,7 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from svfseg.segmenter.estimator import FewShotSegmenter, NotFittedError, Segmentation
+    from svfseg.segmenter.estimator import FewShotSegmenter, NotFittedError
+    from svfseg.segmenter.results import Segmentation
 
 __all__ = ["FewShotSegmenter", "NotFittedError", "Segmentation"]
 
@@ -15,4 +16,5 @@ __all__ = ["FewShotSegmenter", "NotFittedError", "Segmentation"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'svfseg.segmenter' has no attribute {name!r}")
-    return getattr(importlib.import_module("svfseg.segmenter.estimator"), name)
+    home = "results" if name == "Segmentation" else "estimator"
+    return getattr(importlib.import_module(f"svfseg.segmenter.{home}"), name)

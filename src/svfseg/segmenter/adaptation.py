@@ -5,21 +5,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from svfseg.config import TuningConfig
 from svfseg.data.index import Sample
 from svfseg.data.transforms import augment, class_mask, to_ids, to_tensor
 from svfseg.errors import InputError
+from svfseg.models import Head
+from svfseg.segmenter.events import TuningReport, TuningStep, ignore
 from svfseg.segmenter.negatives import photographs
 from svfseg.tuning.strategies import merge_tuned, tune
-
-Report = Callable[[dict[str, Any]], None]
 
 
 class Preset(NamedTuple):
@@ -72,15 +72,15 @@ class Support(NamedTuple):
 
 
 # IoU of a model, shown some supports, on others.
-Score = Callable[[nn.Module, Sequence[Support], Sequence[Support]], float]
+Score = Callable[[Head, Sequence[Support], Sequence[Support]], float]
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptationResult:
     """A model tuned to its supports.
 
     Attributes:
-        model: the tuned copy, its strategy's layers in place; see `merged`.
+        head: the tuned copy, its strategy's layers in place; see `merged`.
         config: the strategy.
         steps: that were taken.
         lr: of them.
@@ -89,7 +89,7 @@ class Adapted:
         race: IoU of the first left-out support at each rate tried, after half the preset's steps.
     """
 
-    model: nn.Module
+    head: Head
     config: TuningConfig
     steps: int
     lr: float
@@ -97,15 +97,15 @@ class Adapted:
     held_out: dict[Preset, float] = field(default_factory=dict)
     race: dict[float, float] = field(default_factory=dict)
 
-    def merged(self) -> nn.Module:
-        """A copy of plain layers where the strategy allows it, in eval mode."""
-        model = copy.deepcopy(self.model)
-        merge_tuned(cast(nn.Module, model.backbone))
-        return model.requires_grad_(False).eval()
+    def merged(self) -> Head:
+        """Give a copy of plain layers where the strategy allows it, in eval mode."""
+        head = copy.deepcopy(self.head)
+        merge_tuned(head.backbone)
+        return head.requires_grad_(False).eval()
 
 
 def tuning_of(strategy: str) -> TuningConfig:
-    """The strategy's settings: singular values relative to their size.
+    """Give the strategy's settings: singular values relative to their size.
 
     Adam's steps have one size whatever the gradient's: of a factor they are shares of each value.
 
@@ -114,28 +114,29 @@ def tuning_of(strategy: str) -> TuningConfig:
     """
     if strategy not in PRESETS:
         raise InputError(f"adapt is {strategy!r}: expected None, {', '.join(map(repr, PRESETS))}")
-    scale = "relative" if strategy == "svf" else "direct"
-    return TuningConfig(strategy=strategy, scale=cast(Any, scale), rank=4)
+    if strategy == "svf":
+        return TuningConfig(strategy=strategy, parametrization="relative", rank=4)
+    return TuningConfig(strategy=strategy, rank=4)
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy in which nothing trains, in eval mode."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+def frozen_copy(head: Head) -> Head:
+    """Copy a head to one in which nothing trains, in eval mode."""
+    return copy.deepcopy(head).requires_grad_(False).eval()
 
 
-def start(base: nn.Module, strategy: str, seed: int = 0) -> nn.Module:
-    """A copy of a model with what a strategy tunes of its backbone free, all else frozen."""
-    model = frozen_copy(base)
+def tunable_copy(base: Head, strategy: str, seed: int = 0) -> Head:
+    """Copy a head to one in which what a strategy tunes of its backbone trains, and no more."""
+    head = frozen_copy(base)
     with torch.random.fork_rng(devices=[]):  # LoRA begins with random factors
         torch.manual_seed(seed)
-        head, _ = tune(model, tuning_of(strategy))
-    for parameter in head:
+        own, _ = tune(head, tuning_of(strategy))
+    for parameter in own:
         parameter.requires_grad_(False)
-    return model.eval()
+    return head.eval()
 
 
 def adapt(
-    base: nn.Module,
+    base: Head,
     supports: Sequence[Support],
     classes: Sequence[int],
     strategy: str,
@@ -145,8 +146,8 @@ def adapt(
     seed: int = 0,
     device: str = "cpu",
     score: Score | None = None,
-    report: Report | None = None,
-) -> Adapted:
+    report: TuningReport = ignore,
+) -> AdaptationResult:
     """Tune a copy of a model on its supports: each in turn is the query of the others.
 
     A class with one support is shown to itself, augmented twice. With ``steps`` None their number
@@ -166,7 +167,7 @@ def adapt(
         seed: of all choices.
         device: where to compute.
         score: IoU of a model, shown some supports, on others; None never leaves out.
-        report: called with {"step", "steps", "loss"}.
+        report: called after each step.
 
     Raises:
         InputError: a strategy that is not offered, or a loss that is no number.
@@ -177,8 +178,8 @@ def adapt(
     most = preset.steps if steps is None else steps
 
     def tuning(shown: Sequence[Support], at: float, number: int) -> _Tuning:
-        model = start(base, strategy, seed).to(device)
-        return _Tuning(model, shown, classes, size, at, (seed, number), count)
+        head = tunable_copy(base, strategy, seed).to(device)
+        return _Tuning(head, shown, classes, size, at, (seed, number), count)
 
     chosen = _Chosen(Preset(rate, most), {}, {})
     left_out = _left_out(supports, classes) if steps is None and score is not None else []
@@ -197,14 +198,14 @@ def adapt(
     final = tuning(supports, chosen.preset.lr, 99)
     final.advance(chosen.preset.steps)
     losses = tuple(final.losses)
-    return Adapted(
-        final.model, tuning_of(strategy), len(losses), chosen.preset.lr, losses, chosen.held_out,
+    return AdaptationResult(
+        final.head, tuning_of(strategy), len(losses), chosen.preset.lr, losses, chosen.held_out,
         chosen.race,
     )  # fmt: skip
 
 
 class _Chosen(NamedTuple):
-    """What leaving out chose, and from what: see `Adapted`."""
+    """What leaving out chose, and from what: see `AdaptationResult`."""
 
     preset: Preset
     held_out: dict[Preset, float]
@@ -216,7 +217,7 @@ def _choose(
     rates: Sequence[float],
     most: int,
     tuning: "Callable[[Sequence[Support], float, int], _Tuning]",
-    plain: nn.Module,
+    plain: Head,
     score: Score,
     count: "_Count",
 ) -> _Chosen:
@@ -236,7 +237,7 @@ def _choose(
     first = {at: tuning(parts[0][0], at, 0) for at in rates}
     for run in first.values():
         run.advance(half)
-    race = {at: score(run.model, *parts[0]) for at, run in first.items()}
+    race = {at: score(run.head, *parts[0]) for at, run in first.items()}
     rate = max(rates, key=lambda at: race[at])
     runs = [first[rate], *(tuning(rest, rate, i) for i, (rest, _) in enumerate(parts[1:], 1))]
     held_out = {Preset(rate, 0): mean(score(plain, *part) for part in parts)}
@@ -246,7 +247,7 @@ def _choose(
             count.expected = count.done + len(runs) * until // 2 + until
         for run in runs:
             run.advance(until)
-        found = mean(score(run.model, *part) for run, part in zip(runs, parts, strict=True))
+        found = mean(score(run.head, *part) for run, part in zip(runs, parts, strict=True))
         gain = found - max(held_out.values())
         held_out[Preset(rate, until)] = found
         until *= 2
@@ -267,15 +268,13 @@ def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2
 class _Count:
     """Steps of all trainings of a call, and how many are still expected."""
 
-    def __init__(self, report: Report | None) -> None:
+    def __init__(self, report: TuningReport) -> None:
         self.report, self.done, self.expected = report, 0, 0
 
     def step(self, loss: float) -> None:
         """One more is done."""
         self.done += 1
-        if self.report is not None:
-            of = max(self.done, self.expected)
-            self.report({"step": self.done, "steps": of, "loss": loss})
+        self.report(TuningStep(self.done, max(self.done, self.expected), loss))
 
 
 class _Tuning:
@@ -283,7 +282,7 @@ class _Tuning:
 
     def __init__(
         self,
-        model: nn.Module,
+        head: Head,
         supports: Sequence[Support],
         classes: Sequence[int],
         size: int,
@@ -291,8 +290,8 @@ class _Tuning:
         seed: tuple[int, int],
         count: _Count,
     ) -> None:
-        self.model, self.size, self.seed, self.count = model, size, seed, count
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.head, self.size, self.seed, self.count = head, size, seed, count
+        self.parameters = [p for p in head.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr)
         self.pools = {class_id: _with_and_without(supports, class_id) for class_id in classes}
         self.losses: list[float] = []
@@ -310,7 +309,7 @@ class _Tuning:
         device = self.parameters[0].device
         episode = _episode(self.pools, self.size, rng)
         query, shown, masks, target = (t[None].to(device) for t in episode)
-        logits = self.model(query, shown, masks)
+        logits = self.head(query, shown, masks)
         loss = F.cross_entropy(logits.float(), target.long(), ignore_index=255)
         if not torch.isfinite(loss):
             raise InputError(f"the loss is {float(loss)} at step {step}: lower lr")

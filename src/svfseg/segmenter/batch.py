@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from svfseg.data.images import Array, overlay
 from svfseg.errors import InputError
 from svfseg.files import read_json_lines, replace_file
 from svfseg.segmenter import FewShotSegmenter, Segmentation
+from svfseg.segmenter.events import ImageDone, ImageReport
 from svfseg.segmenter.report import LOG, read_predictions
 
 logger = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
-Report = Callable[[dict[str, Any]], None]
 
 
 def predict_folder(
@@ -31,7 +31,7 @@ def predict_folder(
     formats: Sequence[str] = ("png",),
     task: str = "",
     watch: bool = False,
-    report: Report | None = None,
+    report: ImageReport | None = None,
 ) -> list[dict[str, Any]]:
     """Outline the classes in images, and write them down.
 
@@ -45,7 +45,7 @@ def predict_folder(
         formats: of `svfseg.annotations.writers.WRITERS`.
         task: what tells this task from others; one folder holds predictions of one.
         watch: go on with images that appear in the folders, until interrupted.
-        report: called with the line of each image, "done", "of" and "speed" (images a second).
+        report: called after each image.
 
     Returns:
         The lines of all images, those of earlier calls too.
@@ -86,7 +86,7 @@ def predict_folder(
                 done += 1
                 if report is not None:
                     speed = done / (time.perf_counter() - start)
-                    report({**line, "done": done, "of": len(waiting), "speed": speed})
+                    report(ImageDone(line, done, len(waiting), speed))
             if "coco" in formats and (waiting or not watch):
                 join_coco(out)
             if not watch:

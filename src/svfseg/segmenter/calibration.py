@@ -1,162 +1,36 @@
-"""From what a model says of its own supports: where to cut a map, and when it is empty."""
+"""Choose each class's mask threshold and presence threshold from its supports."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import mean, median, pstdev
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from svfseg.data.index import Sample
 from svfseg.segmenter.adaptation import Support
-from svfseg.segmenter.inference import Outliner, by_class
+from svfseg.segmenter.inference import Predictor, by_class
 from svfseg.segmenter.negatives import photographs
+from svfseg.segmenter.thresholds import best_threshold, largest_free_strip, presence_threshold
 
-CUTS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
-# What images without the class say of it counts as much as so many supports; found on ten classes
-# that no table is about, see docs/own-data.md.
-PRIOR = 4
-
-
-def best_cut(
-    maps: Sequence[Tensor], targets: Sequence[Tensor], cuts: Sequence[float] = CUTS
-) -> tuple[float, float]:
-    """The cut of probability maps with the highest IoU, summed over all of them.
-
-    Args:
-        maps: (height, width) each, in [0, 1].
-        targets: (height, width) of 0, 1 and 255 (not counted).
-        cuts: candidates; of several that are as good the one nearest to 0.5.
-
-    Returns:
-        (cut, its IoU); (0.5, nan) where no target has a pixel of the class.
-    """
-    if not any(bool((t == 1).any()) for t in targets):
-        return 0.5, float("nan")
-    scores = {}
-    for value in sorted(cuts, key=lambda c: abs(c - 0.5)):
-        shared = joined = 0
-        for found, target in zip(maps, targets, strict=True):
-            counted, inside = target != 255, found > value
-            shared += int((inside & (target == 1)).sum())
-            joined += int(((inside | (target == 1)) & counted).sum())
-        scores[value] = shared / joined
-    value = max(scores, key=scores.__getitem__)
-    return value, scores[value]
-
-
-def presence_cut(there: Sequence[float], missing: Sequence[float]) -> float:
-    """The evidence from which a class counts as present in an image.
-
-    One standard deviation above the mean of the images without the class, moved towards
-    `least_errors` the more, the more images of the class there are: a few that look alike lie
-    far from all others, and a cut in the middle of that gap would empty most of the rest.
-
-    Args:
-        there: evidence of images with the class.
-        missing: of images without it, one or more.
-    """
-    above = mean(missing) + pstdev(missing)
-    if not there:
-        return above
-    return (len(there) * least_errors(there, missing) + PRIOR * above) / (len(there) + PRIOR)
-
-
-def least_errors(there: Sequence[float], missing: Sequence[float]) -> float:
-    """The cut that tells two kinds of values apart.
-
-    Where they are apart, it lies halfway between them; where they overlap, where the mean of both
-    error rates is least.
-
-    Args:
-        there: values of images with the class, one or more.
-        missing: of images without it, one or more.
-    """
-    low, high = max(missing), min(there)
-    if low < high:
-        return (low + high) / 2
-    values = sorted({*there, *missing})
-    if len(values) == 1:
-        return values[0]
-    middles = [(a + b) / 2 for a, b in pairwise(values)]
-
-    def error(cut: float) -> float:
-        lost = sum(e < cut for e in there) / len(there)
-        false = sum(e >= cut for e in missing) / len(missing)
-        return lost + false
-
-    return min(middles, key=error)
-
-
-def free_part(
-    mask: npt.NDArray[np.uint8], class_id: int, least: int = 48
-) -> tuple[slice, slice] | None:
-    """The largest strip beside a class: an image of the same place without it.
-
-    Args:
-        mask: (height, width) of ids.
-        class_id: the class.
-        least: height and width that the strip must have, in pixels.
-
-    Returns:
-        Rows and columns above, below, left or right of it; None where all strips are too narrow.
-    """
-    rows, columns = np.nonzero(mask == class_id)
-    height, width = mask.shape
-    if not len(rows):
-        return slice(0, height), slice(0, width)
-    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    strips = [
-        (slice(0, top), slice(0, width)),
-        (slice(bottom, height), slice(0, width)),
-        (slice(0, height), slice(0, left)),
-        (slice(0, height), slice(right, width)),
-    ]
-    sides = [(s[0].stop - s[0].start, s[1].stop - s[1].start) for s in strips]
-    area, number = max((h * w, i) for i, (h, w) in enumerate(sides))
-    return strips[number] if area and min(sides[number]) >= least else None
-
-
-def decide(maps: Tensor, thresholds: Sequence[float], present: Sequence[bool]) -> Tensor:
-    """Each pixel to the class whose probability is furthest above its threshold.
-
-    Args:
-        maps: (classes, height, width), probability.
-        thresholds: one a class; only more than it belongs to the class.
-        present: one a class; what is not present has no pixel.
-
-    Returns:
-        (height, width) uint8; 0 is background, i the i-th class.
-    """
-    levels = torch.tensor(thresholds, dtype=maps.dtype, device=maps.device)
-    margins = maps - levels[:, None, None]
-    margins[~torch.tensor(present, device=maps.device)] = -1
-    best, which = margins.max(dim=0)
-    mask: Tensor = torch.where(best > 0, which + 1, 0).to(torch.uint8)
-    return mask
-
-
-VIEWS_ALONE = 3
-
-
-# Images without the class that must be given before photographs of other things are left out.
-ENOUGH = 3
+# Augmented copies that stand for a single support when it is asked about itself.
+COPIES = 3
+# Images without the class from which on no photographs of other things are added to them.
+SUFFICIENT = 3
 
 
 @dataclass(frozen=True)
-class Rule:
+class ClassThresholds:
     """How a class's maps become a mask.
 
     Attributes:
-        threshold: probability from which a pixel belongs to it.
-        presence: evidence from which it counts as present.
-        spread: of evidence, for the confidence.
-        iou: of left-out supports at the threshold (of augmented views where there is one).
+        threshold: probability from which a pixel belongs to the class.
+        presence: presence score from which the class counts as present in an image.
+        spread: deviation of presence scores, for the confidence.
+        iou: of left-out supports at the threshold (of augmented copies of a single support).
     """
 
     threshold: float = 0.5
@@ -165,125 +39,146 @@ class Rule:
     iou: float = math.nan
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
+    """An image, and the supports that it is to be segmented with.
+
+    Attributes:
+        sample: the image with its mask, which may show the class or not.
+        supports: features of the supports.
+    """
+
+    sample: Sample
+    supports: Sequence[Any]
+
+
+class CalibrationSet(NamedTuple):
     """What calibrates a class.
 
     Attributes:
-        questions: images with it and without it, each with the views of supports to ask it with.
-        alone: whether there is a single support, asked as views of itself.
+        questions: images with the class and without it.
+        is_single: whether there is one support only, whose questions are copies of itself.
     """
 
-    questions: list[tuple[Sample, Sequence[Any]]]
-    alone: bool
+    questions: list[Question]
+    is_single: bool
 
 
-def find_rules(
-    outliner: Outliner,
+def calibrate(
+    predictor: Predictor,
     supports: Sequence[Support],
-    shown: Sequence[Mapping[int, Any]],
-    ids: Sequence[int],
+    features: Sequence[Mapping[int, Any]],
+    class_ids: Sequence[int],
     threshold: float | None,
     seed: int,
-) -> dict[int, Rule]:
-    """The rules of all classes, from their supports.
+) -> dict[int, ClassThresholds]:
+    """Choose the thresholds of all classes from their supports.
 
-    Each support is asked with the others as its supports, a single one as augmented views of
-    itself. Images without the class: those given, the parts without it of supports that are left
-    out, and where few are given, photographs of other things.
+    Each support is segmented with the others as its supports, a single one as augmented copies of
+    itself. Images without the class: those that were given, the parts without it of supports that
+    are left out, and where these are few, photographs of other things.
 
     Args:
-        outliner: the model.
+        predictor: the model.
         supports: of all classes, and images without any.
-        shown: the supports' views, of `Outliner.views`.
-        ids: of the classes.
+        features: of the supports, from `Predictor.encode_supports`.
+        class_ids: the classes.
         threshold: taken as it is; None chooses the one with the highest IoU, and one half where
-            there is a single support, whose own views say too little of other images.
-        seed: of the augmented views.
+            there is a single support, whose own copies say too little of other images.
+        seed: of the augmented copies.
     """
-    views = by_class(shown, ids)
-    few = [c for c in ids if sum(not s.shows(c) for s in supports) < ENOUGH]
-    others = outliner.look(photographs(), {c: views[c] for c in few}) if few else []
-    missing = {c: [seen.evidence[i] for seen in others] for i, c in enumerate(few)}
+    by_id = by_class(features, class_ids)
+    few = [c for c in class_ids if sum(not s.shows(c) for s in supports) < SUFFICIENT]
+    others = predictor.predict_maps(photographs(), {c: by_id[c] for c in few}) if few else []
+    scores = {c: [maps.presence[i] for maps in others] for i, c in enumerate(few)}
     return {
-        c: _rule(_asked(supports, shown, c, seed), outliner, c, missing.get(c, []), threshold)
-        for c in ids
+        c: _class_thresholds(
+            calibration_set(supports, features, c, seed), predictor, c, scores.get(c, []), threshold
+        )
+        for c in class_ids
     }
 
 
-def _rule(
-    asked: Asked,
-    outliner: Outliner,
+def _class_thresholds(
+    calibration: CalibrationSet,
+    predictor: Predictor,
     class_id: int,
-    others: Sequence[float],
+    photograph_scores: Sequence[float],
     threshold: float | None,
-) -> Rule:
-    """The rule of a class, from what is asked and the evidence in photographs of other things."""
-    maps, targets, there, missing = [], [], [], []
-    for sample, shots in asked.questions:
-        (seen,) = outliner.look([sample.image], {class_id: shots})
+) -> ClassThresholds:
+    """Choose the thresholds of a class; photographs of other things count as images without it."""
+    maps: list[Tensor] = []
+    targets: list[Tensor] = []
+    with_class: list[float] = []
+    without: list[float] = []
+    for sample, supports in calibration.questions:
+        (predicted,) = predictor.predict_maps([sample.image], {class_id: supports})
         marked = sample.mask == class_id
         if marked.any():
-            maps.append(seen.maps[0])
+            maps.append(predicted.maps[0])
             targets.append(torch.from_numpy(np.where(sample.mask == 255, 255, marked)))
-            there.append(seen.evidence[0])
+            with_class.append(predicted.presence[0])
         else:
-            missing.append(seen.evidence[0])
-    missing += others
-    if threshold is None and not asked.alone:
-        threshold, iou = best_cut(maps, targets)
+            without.append(predicted.presence[0])
+    without += photograph_scores
+    is_single = calibration.is_single
+    if threshold is None and not is_single:
+        threshold, iou = best_threshold(maps, targets)
     else:
         threshold = 0.5 if threshold is None else threshold
-        _, iou = best_cut(maps, targets, (threshold,))
+        _, iou = best_threshold(maps, targets, (threshold,))
     # a single support looks more like itself than another image of its class would
-    presence = presence_cut([] if asked.alone else there, missing)
-    spread = pstdev(missing) if asked.alone else abs(median(there) - median(missing)) / 4
-    return Rule(threshold, presence, max(0.02, spread), iou)
+    presence = presence_threshold([] if is_single else with_class, without)
+    spread = pstdev(without) if is_single else abs(median(with_class) - median(without)) / 4
+    return ClassThresholds(threshold, presence, max(0.02, spread), iou)
 
 
-def left_out_iou(outliner: Outliner, rest: Sequence[Support], asked: Sequence[Support]) -> float:
-    """Mean IoU on supports that the model was not tuned on, at a threshold of one half."""
-    ids = sorted({int(i) for s in asked for i in np.unique(s.sample.mask)} - {0, 255})
-    views = by_class(outliner.views([s.sample for s in rest], ids), ids)
+def left_out_iou(
+    predictor: Predictor, others: Sequence[Support], left_out: Sequence[Support]
+) -> float:
+    """Score supports that the model was not tuned on: mean IoU at a threshold of one half."""
+    class_ids = sorted({int(i) for s in left_out for i in np.unique(s.sample.mask)} - {0, 255})
+    features = by_class(predictor.encode_supports([s.sample for s in others], class_ids), class_ids)
     scores = []
-    for class_id, shots in views.items():
-        for support in asked:
+    for class_id, shots in features.items():
+        for support in left_out:
             if shots and support.shows(class_id):
-                (seen,) = outliner.look([support.sample.image], {class_id: shots})
+                (predicted,) = predictor.predict_maps([support.sample.image], {class_id: shots})
                 target = torch.from_numpy(support.sample.mask == class_id)
-                inside = seen.maps[0] > 0.5
+                inside = predicted.maps[0] > 0.5
                 scores.append(float((inside & target).sum() / (inside | target).sum()))
     return mean(scores) if scores else 0.0
 
 
-def _asked(
-    supports: Sequence[Support], shown: Sequence[Mapping[int, Any]], class_id: int, seed: int
-) -> Asked:
-    having = [(s, v) for s, v in zip(supports, shown, strict=True) if s.shows(class_id)]
-    groups = sorted({s.group for s, _ in having})
-    alone = len(groups) == 1
-    whole = by_class(shown, [class_id])[class_id]
-    questions: list[tuple[Sample, Sequence[Any]]] = []
+def calibration_set(
+    supports: Sequence[Support], features: Sequence[Mapping[int, Any]], class_id: int, seed: int
+) -> CalibrationSet:
+    """Gather what calibrates a class: see `calibrate`."""
+    showing = [(s, f) for s, f in zip(supports, features, strict=True) if s.shows(class_id)]
+    groups = sorted({s.group for s, _ in showing})
+    is_single = len(groups) == 1
+    every = by_class(features, [class_id])[class_id]
+    questions: list[Question] = []
     for group in groups:
-        own = [s.sample for s, _ in having if s.group == group]
-        shots = whole
-        if alone:
-            own = [other for sample in own[:2] for other in other_views(sample, seed)]
+        samples = [s.sample for s, _ in showing if s.group == group]
+        shots = every
+        if is_single:
+            samples = [copy for sample in samples[:2] for copy in augmented_copies(sample, seed)]
         else:
-            shots = [v[class_id] for s, v in having if s.group != group and class_id in v]
-        for sample in own if shots else ():
-            questions.append((sample, shots))
-            part = free_part(sample.mask, class_id)
-            if part is not None and not alone:
-                questions.append((Sample(sample.image[part], sample.mask[part]), shots))
-    questions += [(s.sample, whole) for s in supports if not s.shows(class_id)]
-    return Asked(questions, alone)
+            shots = [f[class_id] for s, f in showing if s.group != group and class_id in f]
+        for sample in samples if shots else ():
+            questions.append(Question(sample, shots))
+            strip = largest_free_strip(sample.mask, class_id)
+            if strip is not None and not is_single:
+                questions.append(Question(Sample(sample.image[strip], sample.mask[strip]), shots))
+    questions += [Question(s.sample, every) for s in supports if not s.shows(class_id)]
+    return CalibrationSet(questions, is_single)
 
 
-def other_views(sample: Sample, seed: int) -> list[Sample]:
-    """A support as it might have been taken otherwise: mirrored, cropped, lighter or darker."""
+def augmented_copies(sample: Sample, seed: int) -> list[Sample]:
+    """Make a support as it might have been taken otherwise: mirrored, cropped, lighter, darker."""
     rng = np.random.default_rng((seed, 7))
-    found = []
-    for _ in range(VIEWS_ALONE):
+    copies = []
+    for _ in range(COPIES):
         image, mask = sample
         height, width = mask.shape
         marked = np.argwhere((mask > 0) & (mask < 255))
@@ -296,5 +191,5 @@ def other_views(sample: Sample, seed: int) -> list[Sample]:
         if rng.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]
         light = np.clip(image.astype(np.float32) * rng.uniform(0.75, 1.25), 0, 255)
-        found.append(Sample(light.astype(np.uint8), np.ascontiguousarray(mask)))
-    return found
+        copies.append(Sample(light.astype(np.uint8), np.ascontiguousarray(mask)))
+    return copies

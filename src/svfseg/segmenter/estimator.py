@@ -2,85 +2,82 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from statistics import mean
+from typing import Any, Self, overload
 
 import numpy as np
-import numpy.typing as npt
-from torch import nn
 
 from svfseg._version import __version__
-from svfseg.annotations.inputs import Given, as_image, as_mask, check_marked
-from svfseg.data.images import Array, digest
+from svfseg.annotations.inputs import ImageLike, MaskLike, as_image, as_mask, check_marked
+from svfseg.data.images import Array, fingerprint
 from svfseg.data.index import Sample
 from svfseg.device import resolve
 from svfseg.errors import InputError
-from svfseg.models.weights import backbone_fingerprint
-from svfseg.segmenter.adaptation import Support, adapt, tuning_of
-from svfseg.segmenter.calibration import Rule, decide, find_rules, left_out_iou
-from svfseg.segmenter.hub import find_model
-from svfseg.segmenter.inference import Outliner, Seen, by_class, with_views
-from svfseg.segmenter.task_file import Task, read_task, restore_adapted, save_task
+from svfseg.models import Head
+from svfseg.segmenter.adaptation import AdaptationResult, Support, adapt, tuning_of
+from svfseg.segmenter.base import BaseModel, load_base
+from svfseg.segmenter.calibration import ClassThresholds, calibrate, left_out_iou
+from svfseg.segmenter.events import TuningReport, ignore
+from svfseg.segmenter.inference import ClassMaps, Predictor, by_class
+from svfseg.segmenter.results import Segmentation, segment
+from svfseg.segmenter.task_file import TaskFile, read_task, restore_adaptation, save_task
 from svfseg.segmenter.tiling import blend, cut, marked_windows, windows
-from svfseg.tuning.checkpoint import load_head
-
-Report = Callable[[dict[str, Any]], None]
 
 
-class NotFittedError(ValueError, AttributeError):
-    """Asked before `FewShotSegmenter.fit`."""
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What is found in one image, at its own size.
-
-    Attributes:
-        mask: (height, width) uint8; 0 is background, i the i-th class.
-        probabilities: (classes, height, width) float16 in [0, 1].
-        confidence: class -> how sure its answer is, in [0, 1]: of a mask, that the class is there
-            and that its pixels belong to it; of an empty answer, that it is not there.
-        present: class -> whether there is evidence enough for it; without, its mask is empty.
-        classes: their names.
-    """
-
-    mask: Array
-    probabilities: npt.NDArray[np.float16]
-    confidence: dict[str, float]
-    present: dict[str, bool]
-    classes: tuple[str, ...]
-
-    @property
-    def least_confidence(self) -> float:
-        """Of the class that is least sure: what to sort by."""
-        return min(self.confidence.values())
+class NotFittedError(InputError, AttributeError):
+    """`FewShotSegmenter.fit` has not been called."""
 
 
 class FewShotSegmenter:
     """Outline classes in images, given one to a few images of them with masks.
 
-    As in scikit-learn: parameters are kept as given, `fit` returns the segmenter, what it learned
-    ends with an underscore.
+    It follows the conventions of scikit-learn (clone, Pipeline, GridSearchCV, cross_val_score):
+    parameters are kept as given, `fit` returns the segmenter, what it learned ends with an
+    underscore, and `score` is the mean IoU.
 
     Args:
         model: "default" (the head that comes with svfseg), a run folder, or a repository
             "owner/name" of the Hugging Face hub that holds one.
-        adapt: None (the head as it is) or what is tuned on the supports: "svf", "norm", "lora",
-            "full".
-        steps: of that tuning; None chooses (see `svfseg.segmenter.adaptation.adapt`).
-        lr: of it; None takes the preset's.
+        adapt: what is tuned on the supports: None (nothing), "svf", "norm", "lora" or "full".
+        steps: steps of the tuning; None chooses them (see `svfseg.segmenter.adaptation.adapt`).
+        lr: learning rate of the tuning; None takes the preset's.
         size: side that whole images, or tiles, are fitted to, in pixels; None is the model's own.
         tile: False fits the whole image; True cuts it into squares of ``size`` at its own
             resolution, for images with thin or small things.
-        overlap: least share that neighbouring tiles have in common.
-        threshold: probability from which a pixel belongs to a class; None chooses on the supports.
-        empty: an image whose evidence for a class is too low gets an empty mask of it.
+        overlap: smallest share that neighbouring tiles have in common.
+        threshold: probability from which a pixel belongs to a class; None chooses it on the
+            supports.
+        reject_absent: whether a class with too low a presence score in an image has an empty mask.
         batch: tiles or images at once.
-        device: auto, cpu, cuda, mps.
+        device: auto, cpu, cuda or mps.
         seed: of all choices.
+
+    Attributes:
+        classes_: names of the classes, of ids 1, 2 ...
+        thresholds_: class id -> `ClassThresholds`, chosen on the supports.
+        features_: class id -> the features of its supports.
+        adaptation_: what was tuned on the supports, an `AdaptationResult`; None if nothing was.
+        predictor_: the model as it predicts.
+        supports_: fingerprints of the support images.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((64, 64, 3), np.uint8)
+        >>> image[16:48, 16:48] = (200, 40, 40)
+        >>> mask = (image[..., 0] > 0).astype(np.uint8)
+        >>> segmenter = FewShotSegmenter(size=65, reject_absent=False, device="cpu")
+        >>> segmenter.fit(image, mask, classes=["square"]).predict(image).classes
+        ('square',)
     """
+
+    classes_: tuple[str, ...]
+    thresholds_: dict[int, ClassThresholds]
+    features_: dict[int, list[Any]]
+    adaptation_: AdaptationResult | None
+    predictor_: Predictor
+    supports_: frozenset[str]
 
     def __init__(
         self,
@@ -93,7 +90,7 @@ class FewShotSegmenter:
         tile: bool = False,
         overlap: float = 0.25,
         threshold: float | None = None,
-        empty: bool = True,
+        reject_absent: bool = True,
         batch: int = 4,
         device: str = "auto",
         seed: int = 0,
@@ -106,14 +103,18 @@ class FewShotSegmenter:
         self.tile = tile
         self.overlap = overlap
         self.threshold = threshold
-        self.empty = empty
+        self.reject_absent = reject_absent
         self.batch = batch
         self.device = device
         self.seed = seed
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = "default", **parameters: Any) -> Any:
-        """A segmenter with its model loaded; of a task file, fitted as it was.
+    def from_pretrained(cls, source: str | Path = "default", **parameters: Any) -> Self:
+        """Make a segmenter with its model loaded; from a task file, fitted as it was.
+
+        Args:
+            source: see ``model``, or a file of `save`.
+            parameters: of the constructor, or of `load` for a task file.
 
         Raises:
             MissingFileError: no such run, file or repository.
@@ -122,15 +123,19 @@ class FewShotSegmenter:
         if str(source).endswith(".svf"):
             return cls.load(source, **parameters)
         segmenter = cls(source, **parameters)
-        segmenter._base()
+        segmenter._load_base()
         return segmenter
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of the constructor."""
+        """Give the parameters of the constructor.
+
+        Args:
+            deep: unused; no parameter is an estimator.
+        """
         return {name: getattr(self, name) for name in _parameters(type(self))}
 
-    def set_params(self, **parameters: Any) -> "FewShotSegmenter":
-        """Change parameters; what was fitted is forgotten.
+    def set_params(self, **parameters: Any) -> Self:
+        """Change parameters; what was fitted stays, and the next `fit` uses them.
 
         Raises:
             InputError: an unknown parameter.
@@ -140,105 +145,117 @@ class FewShotSegmenter:
             if name not in known:
                 raise InputError(f"unknown parameter {name}: expected one of {', '.join(known)}")
             setattr(self, name, value)
-        if parameters:
-            self.unfit()
         return self
 
     def __repr__(self) -> str:
         default = {n: p.default for n, p in _parameters(type(self)).items()}
-        shown = {n: v for n, v in self.get_params().items() if v != default[n]}
-        return f"FewShotSegmenter({', '.join(f'{n}={v!r}' for n, v in shown.items())})"
+        changed = {n: v for n, v in self.get_params().items() if v != default[n]}
+        return f"FewShotSegmenter({', '.join(f'{n}={v!r}' for n, v in changed.items())})"
+
+    def __sklearn_tags__(self) -> Any:
+        """Give the tags that scikit-learn asks for, where it is installed."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=True),
+            input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "classes_" in vars(self)
 
     def fit(
         self,
-        images: Given | Sequence[Given],
-        masks: Given | Sequence[Given],
+        images: ImageLike | Sequence[ImageLike],
+        masks: MaskLike | Sequence[MaskLike],
         classes: Sequence[str] | None = None,
-        report: Report | None = None,
-    ) -> "FewShotSegmenter":
-        """Show the classes.
+        report: TuningReport = ignore,
+    ) -> Self:
+        """Learn classes from marked images.
 
         Args:
             images: one or more: paths, Pillow images or uint8 arrays (height, width, 3).
             masks: as many: paths (of masks, or labelme files), Pillow images, arrays of ids,
-                marks (`svfseg.annotations.marks`), or None for an image without any of the classes.
+                marks (`svfseg.annotations.marks`), or None for an image without any class.
             classes: their names, in the order of the ids 1, 2 ... in the masks; one by default.
-            report: called with {"step", "steps", "loss"} while supports are tuned on.
+            report: called after each step of tuning on the supports.
 
         Raises:
             MissingFileError: no such file.
             InputError: numbers or sizes that differ, a class without a pixel, wrong parameters.
         """
-        self._check()
-        images, masks = _listed(images), _listed(masks)
-        if not images or len(images) != len(masks):
+        self._check_parameters()
+        image_list, mask_list = _as_list(images), _as_list(masks)
+        if not image_list or len(image_list) != len(mask_list):
             raise InputError(
-                f"found {len(images)} image(s) and {len(masks)} mask(s): give at least one image, "
-                "and one mask for each"
+                f"found {len(image_list)} image(s) and {len(mask_list)} mask(s): give at least "
+                "one image, and one mask for each"
             )
         names = tuple(classes) if classes is not None else ("class",)
         if not names or len(set(names)) < len(names):
             raise InputError(f"classes are {list(names)}: expected one or more different names")
-        samples = []
-        for number, (given, mask) in enumerate(zip(images, masks, strict=True), start=1):
-            image = as_image(given, f"support {number}")
-            name = f"{given}" if isinstance(given, (str, Path)) else f"the mask of support {number}"
-            marked = as_mask(mask, image, names, name)
-            if mask is not None:
-                check_marked(marked, names, f"the mask of support {number}")
-            samples.append(Sample(image, marked))
+        samples = [
+            _as_sample(image, mask, names, number)
+            for number, (image, mask) in enumerate(zip(image_list, mask_list, strict=True), start=1)
+        ]
         for class_id, name in enumerate(names, start=1):
             if not any((sample.mask == class_id).any() for sample in samples):
                 raise InputError(f"no support shows class {class_id} ({name}): mark it in one")
-        return self._fit(samples, names, report)
+        self._fit(samples, names, report)
+        return self
 
-    def _fit(
-        self, samples: Sequence[Sample], names: tuple[str, ...], report: Report | None
-    ) -> "FewShotSegmenter":
-        base, size = self._base()
-        device = self._device()
+    def _fit(self, samples: Sequence[Sample], names: tuple[str, ...], report: TuningReport) -> None:
+        base, size, device = self._load_base(), self._input_size(), str(resolve(self.device))
         supports = [
             Support(part, group)
             for group, sample in enumerate(samples)
-            for part in (
-                marked_windows(sample, size, self.overlap) if self.tile else [sample]
-            )
-        ]  # fmt: skip
-        ids = range(1, len(names) + 1)
-        adapted = None
+            for part in (marked_windows(sample, size, self.overlap) if self.tile else [sample])
+        ]
+        class_ids = range(1, len(names) + 1)
+        adaptation = None
         if self.adapt is not None:
-            adapted = adapt(
-                base, supports, ids, self.adapt, size, self.steps, self.lr, self.seed, device,
-                lambda model, rest, asked: left_out_iou(self._outliner(model, size), rest, asked),
+            adaptation = adapt(
+                base.head, supports, class_ids, self.adapt, size, self.steps, self.lr, self.seed,
+                device,
+                lambda head, others, left_out: left_out_iou(
+                    self._make_predictor(head, size), others, left_out
+                ),
                 report,
             )  # fmt: skip
-        outliner = self._outliner(base if adapted is None else adapted.merged().to(device), size)
-        shown = outliner.views([s.sample for s in supports], ids)
-        views = by_class(shown, ids)
-        for class_id, name in zip(ids, names, strict=True):
-            if not views[class_id]:
+        head = base.head if adaptation is None else adaptation.merged().to(device)
+        predictor = self._make_predictor(head, size)
+        encoded = predictor.encode_supports([s.sample for s in supports], class_ids)
+        features = by_class(encoded, class_ids)
+        for class_id, name in zip(class_ids, names, strict=True):
+            if not features[class_id]:
                 raise InputError(
                     f"class {class_id} ({name}) is too small: it vanishes at {size} pixels; crop "
                     "the supports around it, or set tile"
                 )
-        rules = find_rules(outliner, supports, shown, ids, self.threshold, self.seed)
+        thresholds = calibrate(predictor, supports, encoded, class_ids, self.threshold, self.seed)
         # all at once: where fitting fails, what was fitted before is as it was
-        self.rules_, self.classes_, self.adapted_ = rules, names, adapted
-        self.views_, self.outliner_ = views, outliner
-        self.shown_ = frozenset(digest(sample.image) for sample in samples)
-        return self
+        self.thresholds_, self.classes_, self.adaptation_ = thresholds, names, adaptation
+        self.features_, self.predictor_ = features, predictor
+        self.supports_ = frozenset(fingerprint(sample.image) for sample in samples)
 
-    def unfit(self) -> "FewShotSegmenter":
+    def unfit(self) -> Self:
         """Forget the classes and what was tuned: the model's own weights are back."""
-        for name in ("classes_", "rules_", "adapted_", "views_", "outliner_", "shown_"):
-            self.__dict__.pop(name, None)
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
         return self
 
-    def predict(self, images: Given | Sequence[Given]) -> Any:
+    @overload
+    def predict(self, images: ImageLike) -> Segmentation: ...
+    @overload
+    def predict(self, images: list[ImageLike] | tuple[ImageLike, ...]) -> list[Segmentation]: ...
+    def predict(
+        self, images: ImageLike | list[ImageLike] | tuple[ImageLike, ...]
+    ) -> Segmentation | list[Segmentation]:
         """Outline the classes in new images.
 
         Args:
-            images: as in `fit`.
+            images: one as in `fit`, or a list or tuple of them.
 
         Returns:
             A `Segmentation`, or a list of them where a list was given.
@@ -246,65 +263,106 @@ class FewShotSegmenter:
         Raises:
             NotFittedError: before `fit`.
         """
-        found = list(self.iter_predict(_listed(images)))
-        return found if isinstance(images, (list, tuple)) else found[0]
+        if isinstance(images, (list, tuple)):
+            return list(self.iter_predict(images))
+        return next(self.iter_predict([images]))
 
-    def iter_predict(self, images: Sequence[Given]) -> Iterator[Segmentation]:
-        """The same, one after the other: only ``batch`` images' maps are in memory."""
-        self._fitted()
-        for at in range(0, len(images), self.batch):
-            some = [
-                as_image(given, f"image {number}")
-                for number, given in enumerate(images[at : at + self.batch], start=at + 1)
-            ]
-            for seen in self._see(some):
-                yield self._decided(seen)
-
-    def is_support(self, image: Given) -> bool:
-        """Whether an image is one of those shown to `fit`, pixel for pixel.
-
-        What is found in it is no sign of what will be found in others.
+    def iter_predict(self, images: Sequence[ImageLike]) -> Iterator[Segmentation]:
+        """Outline the classes image by image: only ``batch`` images' maps are in memory.
 
         Raises:
             NotFittedError: before `fit`.
         """
-        self._fitted()
-        return digest(as_image(image)) in self.shown_
+        self._check_is_fitted()
+        for at in range(0, len(images), self.batch):
+            batch = [
+                as_image(image, f"image {number}")
+                for number, image in enumerate(images[at : at + self.batch], start=at + 1)
+            ]
+            for maps in self._predict_maps(batch):
+                yield segment(maps, self.thresholds_, self.classes_, self.reject_absent)
+
+    def score(self, images: Sequence[ImageLike], masks: Sequence[MaskLike]) -> float:
+        """Give the mean over the classes of their IoU, summed over images; higher is better.
+
+        Pixels of 255 do not count; nor does a class that is neither marked nor predicted.
+
+        Args:
+            images: as in `fit`.
+            masks: the truth, as in `fit`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InputError: numbers or sizes that differ, or no class in any mask or prediction.
+        """
+        self._check_is_fitted()
+        image_list, mask_list = _as_list(images), _as_list(masks)
+        if len(image_list) != len(mask_list):
+            raise InputError(
+                f"found {len(image_list)} image(s) and {len(mask_list)} mask(s): give one each"
+            )
+        count = len(self.classes_)
+        intersection, union = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        for number, (image, mask) in enumerate(zip(image_list, mask_list, strict=True), start=1):
+            pixels = as_image(image, f"image {number}")
+            truth = as_mask(mask, pixels, self.classes_, f"the mask of image {number}")
+            predicted = self.predict(pixels).mask
+            for i in range(count):
+                inside, marked = predicted == i + 1, truth == i + 1
+                intersection[i] += (inside & marked).sum()
+                union[i] += ((inside | marked) & (truth != 255)).sum()
+        shares = [int(a) / int(b) for a, b in zip(intersection, union, strict=True) if b > 0]
+        if not shares:
+            raise InputError(
+                "no class is marked or predicted in any of the images: nothing to score"
+            )
+        return mean(shares)
+
+    def is_support(self, image: ImageLike) -> bool:
+        """Whether an image is one of those that `fit` was given, pixel for pixel.
+
+        What is outlined in it is no sign of what will be outlined in others.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        self._check_is_fitted()
+        return fingerprint(as_image(image)) in self.supports_
 
     def save(self, path: str | Path) -> Path:
-        """Write the task as one file: settings, the supports' views, and what was tuned.
+        """Write the task as one file: settings, the supports' features, and what was tuned.
 
         Raises:
             NotFittedError: before `fit`.
             OSError: writing failed; what was at the path is still there.
         """
-        self._fitted()
-        base, _ = self._base()
-        about = {
+        self._check_is_fitted()
+        parameters = {
+            name: value
+            for name, value in self.get_params().items()
+            if name not in ("model", "device", "size", "reject_absent")
+        }
+        metadata = {
             "svfseg": __version__,
             "model": str(self.model),
-            "fingerprint": backbone_fingerprint(base),
+            "fingerprint": self._load_base().fingerprint,
             "classes": list(self.classes_),
-            "shown": sorted(self.shown_),
-            "supports": {self.classes_[i - 1]: len(shots) for i, shots in self.views_.items()},
-            "size": self.outliner_.size,
-            "parameters": {
-                n: v for n, v in self.get_params().items() if n not in ("model", "device", "size")
-            },
-            "rules": [_finite(vars(self.rules_[i])) for i in sorted(self.rules_)],
+            "shown": sorted(self.supports_),
+            "supports": {self.classes_[i - 1]: len(shots) for i, shots in self.features_.items()},
+            "size": self.predictor_.size,
+            "parameters": {**parameters, "empty": self.reject_absent},
+            "rules": [_finite(vars(self.thresholds_[i])) for i in sorted(self.thresholds_)],
         }
-        return save_task(Path(path), about, self.views_, self.adapted_)
+        return save_task(Path(path), metadata, self.features_, self.adaptation_)
 
     @classmethod
-    def load(
-        cls, path: str | Path, model: str | Path | None = None, device: str = "auto"
-    ) -> "FewShotSegmenter":
-        """A fitted segmenter from a file of `save`.
+    def load(cls, path: str | Path, model: str | Path | None = None, device: str = "auto") -> Self:
+        """Read a fitted segmenter from a file of `save`.
 
         Args:
             path: of the file.
             model: where its base model lies now; None looks where it was.
-            device: auto, cpu, cuda, mps.
+            device: auto, cpu, cuda or mps.
 
         Raises:
             MissingFileError: no such file, or its model is not there.
@@ -312,94 +370,75 @@ class FewShotSegmenter:
         """
         path = Path(path)
         task = read_task(path)
-        about = task.about
-        given = {**about["parameters"], "size": about["size"], "device": device}
-        segmenter = cls(about["model"] if model is None else model, **given)
-        base, _ = segmenter._base()
-        if backbone_fingerprint(base) != about["fingerprint"]:
+        metadata = task.metadata
+        parameters = dict(metadata["parameters"])
+        parameters |= {"reject_absent": parameters.pop("empty"), "size": metadata["size"]}
+        segmenter = cls(metadata["model"] if model is None else model, **parameters, device=device)
+        base = segmenter._load_base()
+        if base.fingerprint != metadata["fingerprint"]:
             raise InputError(
                 f"{path} was fitted on other weights than those of {segmenter.model}: load it with "
                 "the model that it was fitted on"
             )
-        segmenter._restore(path, task, base)
+        segmenter._restore(path, task, base.head)
         return segmenter
 
-    def _restore(self, path: Path, task: Task, base: nn.Module) -> None:
-        adapted = restore_adapted(path, task, base)
-        device = self._device()
-        model = base if adapted is None else adapted.merged().to(device)
-        outliner = self._outliner(model, task.about["size"])
-        kind = outliner.view_type()
-        self.views_ = {
-            class_id: [kind(**{n: t.to(device) for n, t in view.items()}) for view in shots]
-            for class_id, shots in task.views.items()
+    def _restore(self, path: Path, task: TaskFile, base: Head) -> None:
+        adaptation = restore_adaptation(path, task, base)
+        device = str(resolve(self.device))
+        head = base if adaptation is None else adaptation.merged().to(device)
+        self.features_ = {
+            class_id: [
+                head.support_features({n: t.to(device) for n, t in shot.items()}) for shot in shots
+            ]
+            for class_id, shots in task.features.items()
         }
-        self.rules_ = {
-            i: Rule(**{k: _infinite(v, k) for k, v in rule.items()})
-            for i, rule in enumerate(task.about["rules"], start=1)
+        self.thresholds_ = {
+            i: ClassThresholds(**{k: _infinite(v, k) for k, v in rule.items()})
+            for i, rule in enumerate(task.metadata["rules"], start=1)
         }
-        self.classes_, self.adapted_ = tuple(task.about["classes"]), adapted
-        self.shown_ = frozenset(task.about.get("shown", ()))
-        self.outliner_ = outliner
+        self.classes_, self.adaptation_ = tuple(task.metadata["classes"]), adaptation
+        self.supports_ = frozenset(task.metadata.get("shown", ()))
+        self.predictor_ = self._make_predictor(head, task.metadata["size"])
 
     # how it computes
 
-    def _see(self, images: Sequence[Array]) -> list[Seen]:
-        """Maps and evidence of images."""
+    def _predict_maps(self, images: Sequence[Array]) -> list[ClassMaps]:
         if self.tile:
-            return [self._see_tiles(image) for image in images]
-        return self.outliner_.look(images, self.views_)
+            return [self._predict_tiles(image) for image in images]
+        return self.predictor_.predict_maps(images, self.features_)
 
-    def _see_tiles(self, image: Array) -> Seen:
-        """Maps and evidence of an image; tiles without evidence are empty in them."""
+    def _predict_tiles(self, image: Array) -> ClassMaps:
+        """Blend the maps of an image's tiles; classes that a tile rejects are empty in it."""
         height, width = image.shape[:2]
-        places = windows(height, width, self.outliner_.size, self.overlap)
-        seen = self.outliner_.look([cut(image, place) for place in places], self.views_)
-        maps = (self._gated(part).maps for part in seen)
-        whole = blend(maps, places, height, width, len(self.views_))
-        return Seen(
-            whole, tuple(max(each) for each in zip(*(s.evidence for s in seen), strict=True))
-        )
+        places = windows(height, width, self.predictor_.size, self.overlap)
+        tiles = [cut(image, place) for place in places]
+        parts = self.predictor_.predict_maps(tiles, self.features_)
+        maps = (self._without_absent(part).maps for part in parts)
+        blended = blend(maps, places, height, width, len(self.features_))
+        presence = zip(*(part.presence for part in parts), strict=True)
+        return ClassMaps(blended, tuple(max(scores) for scores in presence))
 
-    def _gated(self, seen: Seen) -> Seen:
-        maps = seen.maps.clone()
-        for i, rule in enumerate(self.rules_.values()):
-            if self.empty and seen.evidence[i] < rule.presence:
+    def _without_absent(self, part: ClassMaps) -> ClassMaps:
+        maps = part.maps.clone()
+        for i, rule in enumerate(self.thresholds_.values()):
+            if self.reject_absent and part.presence[i] < rule.presence:
                 maps[i] = 0
-        return Seen(maps, seen.evidence)
+        return ClassMaps(maps, part.presence)
 
-    def _decided(self, seen: Seen) -> Segmentation:
-        present, confidence = {}, {}
-        for i, rule in self.rules_.items():
-            name, found, sign = self.classes_[i - 1], seen.maps[i - 1], seen.evidence[i - 1]
-            present[name] = not self.empty or sign >= rule.presence
-            inside = found > rule.threshold
-            odds = (sign - rule.presence) / rule.spread if math.isfinite(rule.presence) else 2.0
-            share = 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
-            shown = present[name] and bool(inside.any())
-            sure = share * float(found[inside].mean()) if shown else 1 - share
-            confidence[name] = round(sure, 4)
-        thresholds = [rule.threshold for rule in self.rules_.values()]
-        mask = decide(seen.maps, thresholds, list(present.values())).numpy()
-        return Segmentation(mask, seen.maps.half().numpy(), confidence, present, self.classes_)
+    def _make_predictor(self, head: Head, size: int) -> Predictor:
+        return Predictor(head, size, str(resolve(self.device)), self.batch)
 
-    def _outliner(self, model: nn.Module, size: int) -> Outliner:
-        return Outliner(with_views(model), size, self._device(), self.batch)
+    def _load_base(self) -> BaseModel:
+        """Load the untouched model, or share it with other segmenters."""
+        base = load_base(self.model, str(resolve(self.device)))
+        self._base_model = base  # the cache of base models holds none by itself
+        return base
 
-    def _base(self) -> tuple[nn.Module, int]:
-        """The untouched model and the side that images are fitted to; loaded once."""
-        held = self.__dict__.get("_loaded")
-        if held is None or held[0] != (str(self.model), self.device):
-            model, config = load_head(find_model(self.model))
-            model = model.to(self._device()).requires_grad_(False)
-            held = ((str(self.model), self.device), model, config.data.size)
-            self._loaded = held
-        return cast(nn.Module, held[1]), held[2] if self.size is None else self.size
+    def _input_size(self) -> int:
+        return self._load_base().size if self.size is None else self.size
 
-    def _device(self) -> str:
-        return str(resolve(self.device))
-
-    def _check(self) -> None:
+    def _check_parameters(self) -> None:
         if self.adapt is not None:
             tuning_of(self.adapt)
         if self.size is not None and self.size < 32:
@@ -411,21 +450,27 @@ class FewShotSegmenter:
         if self.steps is not None and self.steps < 0:
             raise InputError(f"steps is {self.steps}: expected 0 or more")
 
-    def _fitted(self) -> None:
-        if "classes_" not in self.__dict__:
+    def _check_is_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
             raise NotFittedError("not fitted yet: call fit with images and masks first")
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return "classes_" in self.__dict__
+
+def _as_sample(image: ImageLike, mask: MaskLike, names: tuple[str, ...], number: int) -> Sample:
+    """Read a support and its mask."""
+    pixels = as_image(image, f"support {number}")
+    label = f"{image}" if isinstance(image, (str, Path)) else f"the mask of support {number}"
+    ids = as_mask(mask, pixels, names, label)
+    if mask is not None:
+        check_marked(ids, names, f"the mask of support {number}")
+    return Sample(pixels, ids)
 
 
-def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
-    signature = inspect.signature(kind.__init__)  # type: ignore[misc]
-    return {n: p for n, p in signature.parameters.items() if n != "self"}
+def _parameters(kind: type[FewShotSegmenter]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters
 
 
-def _listed(given: Given | Sequence[Given]) -> list[Given]:
-    return list(given) if isinstance(given, (list, tuple)) else [given]
+def _as_list(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

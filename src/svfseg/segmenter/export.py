@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from svfseg.data.transforms import fit_image, to_tensor
 from svfseg.errors import InputError
 from svfseg.files import replace_file
-from svfseg.models.onnx import GRAPHS
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.negatives import photographs
 
@@ -46,19 +45,12 @@ def export(
         InputError: a head that cannot be exported, a missing package, or a graph that differs
             from PyTorch by more than `TOLERANCE`.
     """
-    segmenter._fitted()
-    model, size = cast(nn.Module, segmenter.outliner_.model), segmenter.outliner_.size
-    kinds = GRAPHS.get(type(model))
-    if kinds is None:
-        names = ", ".join(kind.__name__ for kind in GRAPHS)
-        raise InputError(
-            f"{type(model).__name__} cannot be exported: the heads that can are {names}"
-        )
+    segmenter._check_is_fitted()
+    head, size = segmenter.predictor_.head, segmenter.predictor_.size
+    modules = head.to("cpu").eval().onnx_modules()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    model = model.cpu().eval()
-    encode, ask = (kind(model).eval() for kind in kinds)
-    names = cast(Any, encode).outputs
+    encode, answer, names = modules.support.eval(), modules.query.eval(), modules.features
     image = fit_image(to_tensor(photographs()[0]), size)[None]
     mask = torch.zeros(size, size, dtype=torch.uint8)
     mask[size // 4 : size // 2, size // 4 : size // 2] = 1
@@ -67,11 +59,11 @@ def export(
     two = tuple(torch.cat([tensor, tensor]) for tensor in view)
     square = {2: "height", 3: "width"}
     _write(encode, (image, mask), out / "support.onnx", names,
-           {"image": square, "mask": {0: "height", 1: "width"}})  # fmt: skip
+           {"image": square, "mask": {0: "height", 1: "width"}}, modules.positions)  # fmt: skip
     keyed = {name: {0: "shots"} for name in names}
-    if "prototype" in names:  # its keys are positions: another number at another size
-        keyed["keys"][2] = "positions"
-    _write(ask, (image, *two), out / "query.onnx", ("probability",), {"image": square, **keyed})
+    for name in modules.positions:  # another number at another size
+        keyed[name][2] = "positions"
+    _write(answer, (image, *two), out / "query.onnx", ("probability",), {"image": square, **keyed})
     _write_task(segmenter, out)
     (out / "example.py").write_text(EXAMPLE.read_text())
     found = {"support.onnx": 0.0, "query.onnx": 0.0}
@@ -83,7 +75,7 @@ def export(
         with torch.no_grad():
             seen = encode(other, marked)
             several = tuple(torch.cat([tensor] * (1 + number)) for tensor in seen)
-            expected = ask(other, *several)
+            expected = answer(other, *several)
         again = _run(out / "support.onnx", (other, marked))
         for theirs, ours in zip(again, seen, strict=True):
             found["support.onnx"] = max(found["support.onnx"], _apart(theirs, ours))
@@ -94,7 +86,7 @@ def export(
             raise InputError(f"{name} differs from PyTorch by {apart:.2g}: expected {TOLERANCE}")
     squares = [fit_image(to_tensor(p), size)[None] for p in photographs()]
     with torch.no_grad():
-        expected = ask(squares[0], *two)
+        expected = answer(squares[0], *two)
     for part, wanted in (
         ("query_int8.onnx", int8),
         ("query.xml", openvino),
@@ -119,6 +111,7 @@ def _write(
     path: Path,
     outputs: Sequence[str],
     inputs: dict[str, dict[int, str]],
+    positions: Sequence[str] = (),
 ) -> None:
     """One graph; sizes that the inputs name may be any.
 
@@ -135,8 +128,7 @@ def _write(
     axes: dict[str, dict[int, str]] = dict(inputs)
     if "probability" in outputs:
         axes["probability"] = {0: "height", 1: "width"}
-    elif "prototype" in outputs:
-        axes["keys"] = {2: "positions"}
+    axes |= {name: {2: "positions"} for name in positions}
     with replace_file(path) as fresh, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -158,24 +150,24 @@ def _apart(theirs: Array, ours: Tensor) -> float:
 
 
 def _write_task(segmenter: FewShotSegmenter, out: Path) -> None:
-    arrays = {}
-    for class_id, views in segmenter.views_.items():
-        for name in views[0]._fields:
-            parts = [getattr(view, name).cpu() for view in views]
+    arrays: dict[str, Array] = {}
+    for class_id, shots in segmenter.features_.items():
+        for name in shots[0]._fields:
+            parts = [getattr(shot, name).cpu() for shot in shots]
             if name == "prototype":
                 arrays[f"{class_id}/{name}"] = torch.cat(parts).numpy()
                 continue
             longest = max(part.shape[1] for part in parts)  # zeros are like nothing
             filled = [nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts]
             arrays[f"{class_id}/{name}"] = torch.stack(filled).numpy()
-    np.savez(out / "task.npz", **cast(Any, arrays))
-    rules = segmenter.rules_
-    about = {
+    np.savez(out / "task.npz", allow_pickle=False, **arrays)
+    thresholds = segmenter.thresholds_
+    metadata = {
         "classes": list(segmenter.classes_),
-        "size": segmenter.outliner_.size,
-        "thresholds": [rules[i].threshold for i in sorted(rules)],
+        "size": segmenter.predictor_.size,
+        "thresholds": [thresholds[i].threshold for i in sorted(thresholds)],
     }
-    (out / "task.json").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "task.json").write_text(json.dumps(metadata, indent=1) + "\n")
 
 
 def _quantize(

@@ -31,7 +31,7 @@ def find_model(source: str | Path) -> Path:
             return Path(snapshot_download(str(source), allow_patterns=["config.yaml", "best/*"]))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise MissingFileError(
-                f"{source} is no run folder, and the hub gave no such repository "
+                f"{source} is not a run folder, and the hub gave no such repository "
                 f"({type(error).__name__}): check the path or the name"
             ) from error
     raise MissingFileError(

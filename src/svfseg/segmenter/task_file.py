@@ -7,38 +7,43 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import safetensors
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import replace_file
-from svfseg.segmenter.adaptation import Adapted, frozen_copy, start, tuning_of
+from svfseg.models import Backbone, Head
+from svfseg.segmenter.adaptation import AdaptationResult, tunable_copy, tuning_of
 from svfseg.svf import load_adapter, save_adapter
-from svfseg.svf.layers import factored_layers
+from svfseg.tuning.state import has_factored, tuned_tensors
 
 FORMAT = 1
-ABOUT, VIEWS, TUNED, ADAPTER = "task.json", "views.safetensors", "tuned.safetensors", "adapter"
+METADATA, FEATURES, TUNED, ADAPTER = (
+    "task.json",
+    "views.safetensors",
+    "tuned.safetensors",
+    "adapter",
+)
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a file holds.
+class TaskFile:
+    """What a file of a fitted task holds.
 
     Attributes:
-        about: settings and figures, plain data.
-        views: class id -> one dict of tensors a support.
+        metadata: settings and figures, plain data.
+        features: class id -> one dict of tensors per support.
         strategy: what the backbone was tuned with; None if it was not.
         steps: of that tuning.
         lr: of it.
     """
 
-    about: dict[str, Any]
-    views: dict[int, list[dict[str, Tensor]]]
+    metadata: dict[str, Any]
+    features: dict[int, list[dict[str, Tensor]]]
     strategy: str | None = None
     steps: int = 0
     lr: float = 0.0
@@ -46,41 +51,40 @@ class Task:
 
 def save_task(
     path: Path,
-    about: Mapping[str, Any],
-    views: Mapping[int, Sequence[Any]],
-    adapted: Adapted | None,
+    metadata: Mapping[str, Any],
+    features: Mapping[int, Sequence[Any]],
+    adaptation: AdaptationResult | None,
 ) -> Path:
     """Write a task; a file that is there is replaced as a whole.
 
     Args:
         path: of the file.
-        about: plain data.
-        views: class id -> its supports' views (named tuples of tensors).
-        adapted: what was tuned.
+        metadata: plain data.
+        features: class id -> the features of its supports (named tuples of tensors).
+        adaptation: what was tuned.
 
     Raises:
         OSError: writing failed; what was at the path is still there.
     """
     halves = {
         f"{class_id}/{number}/{name}": tensor.detach().cpu().half().contiguous()
-        for class_id, shots in views.items()
-        for number, view in enumerate(shots)
-        for name, tensor in view._asdict().items()
+        for class_id, shots in features.items()
+        for number, shot in enumerate(shots)
+        for name, tensor in shot._asdict().items()
     }
-    tuned = None if adapted is None else adapted.config.strategy
-    whole = {
+    content_of_json = {
         "format": FORMAT,
-        **about,
-        "strategy": tuned,
-        "steps": 0 if adapted is None else adapted.steps,
-        "lr": 0.0 if adapted is None else adapted.lr,
+        **metadata,
+        "strategy": None if adaptation is None else adaptation.config.strategy,
+        "steps": 0 if adaptation is None else adaptation.steps,
+        "lr": 0.0 if adaptation is None else adaptation.lr,
     }
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(ABOUT, json.dumps(whole, indent=1) + "\n")
-        file.writestr(VIEWS, save_tensors(halves))
-        if adapted is not None:
-            for name, data in _tuned_files(adapted).items():
+        file.writestr(METADATA, json.dumps(content_of_json, indent=1) + "\n")
+        file.writestr(FEATURES, save_tensors(halves))
+        if adaptation is not None:
+            for name, data in _tuned_files(adaptation.head.backbone).items():
                 file.writestr(name, data)
     with replace_file(path) as fresh:
         fresh.write_bytes(content.getvalue())
@@ -95,37 +99,36 @@ def rename_classes(path: Path, names: Sequence[str]) -> None:
         InputError: another number of classes.
     """
     task = read_task(path)
-    old = task.about["classes"]
+    old = task.metadata["classes"]
     if len(old) != len(names):
         raise InputError(f"{path} has {len(old)} classes, not {len(names)}")
-    shots = task.about["supports"]
+    shots = task.metadata["supports"]
     supports = {new: shots[name] for name, new in zip(old, names, strict=True)}
-    about = {**task.about, "classes": list(names), "supports": supports}
+    metadata = {**task.metadata, "classes": list(names), "supports": supports}
     content = io.BytesIO()
     with zipfile.ZipFile(path) as file, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as to:
         for part in file.namelist():
-            kept = json.dumps(about, indent=1) + "\n" if part == ABOUT else file.read(part)
-            to.writestr(part, kept)
+            data = json.dumps(metadata, indent=1) + "\n" if part == METADATA else file.read(part)
+            to.writestr(part, data)
     with replace_file(path) as fresh:
         fresh.write_bytes(content.getvalue())
 
 
-def _tuned_files(adapted: Adapted) -> dict[str, bytes]:
-    backbone = cast(nn.Module, adapted.model.backbone)
-    if any(True for _ in factored_layers(backbone)):
+def _tuned_files(backbone: Backbone) -> dict[str, bytes]:
+    """Give the files of what was tuned, by the layers that are found in the backbone."""
+    files: dict[str, bytes] = {}
+    if has_factored(backbone):
         with tempfile.TemporaryDirectory() as folder:
-            files = save_adapter(backbone, Path(folder) / ADAPTER)
-            return {f"{ADAPTER}/{f.name}": f.read_bytes() for f in files.iterdir()}
-    tensors = {
-        name: parameter.detach().cpu().contiguous()
-        for name, parameter in backbone.named_parameters()
-        if parameter.requires_grad
-    }
-    return {TUNED: save_tensors(tensors)}
+            adapter = save_adapter(backbone, Path(folder) / ADAPTER)
+            files = {f"{ADAPTER}/{file.name}": file.read_bytes() for file in adapter.iterdir()}
+    tensors = tuned_tensors(backbone)
+    if tensors:
+        files[TUNED] = save_tensors(tensors)
+    return files
 
 
-def read_task(path: Path) -> Task:
-    """The settings and views of a task file.
+def read_task(path: Path) -> TaskFile:
+    """Read the settings and features of a task file.
 
     Raises:
         MissingFileError: no such file.
@@ -135,52 +138,47 @@ def read_task(path: Path) -> Task:
         raise MissingFileError(f"no task at {path}: expected a file of 'svfseg fit'")
     try:
         with zipfile.ZipFile(path) as file:
-            about = json.loads(file.read(ABOUT))
-            tensors = load_tensors(file.read(VIEWS))
+            metadata = json.loads(file.read(METADATA))
+            tensors = load_tensors(file.read(FEATURES))
     except (zipfile.BadZipFile, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{path} is no task of svfseg, or damaged ({' '.join(str(error).split())})"
+            f"{path} is not a task of svfseg, or is damaged ({' '.join(str(error).split())})"
         ) from error
-    if about.get("format") != FORMAT:
+    if metadata.get("format") != FORMAT:
         raise InputError(
-            f"{path} has task format {about.get('format')}, expected {FORMAT}: update svfseg"
+            f"{path} has task format {metadata.get('format')}, expected {FORMAT}: update svfseg"
         )
-    views: dict[int, list[dict[str, Tensor]]] = {}
+    features: dict[int, list[dict[str, Tensor]]] = {}
     for key in sorted(tensors, key=lambda k: tuple(map(int, k.split("/")[:2]))):
         class_id, number, name = key.split("/")
-        shots = views.setdefault(int(class_id), [])
+        shots = features.setdefault(int(class_id), [])
         if len(shots) <= int(number):
             shots.append({})
         shots[-1][name] = tensors[key].float()
-    return Task(about, views, about["strategy"], about["steps"], about["lr"])
+    return TaskFile(metadata, features, metadata["strategy"], metadata["steps"], metadata["lr"])
 
 
-def restore_adapted(path: Path, task: Task, base: nn.Module) -> Adapted | None:
-    """The model of a task as it was tuned, from the base model.
+def restore_adaptation(path: Path, task: TaskFile, base: Head) -> AdaptationResult | None:
+    """Rebuild the model of a task as it was tuned, from the base model.
 
     Raises:
         InputError: the file is damaged, or the base weights are not its own.
     """
     if task.strategy is None:
         return None
+    head = tunable_copy(base, task.strategy)
     try:
         with zipfile.ZipFile(path) as file, tempfile.TemporaryDirectory() as folder:
-            if f"{ADAPTER}/adapter.json" in file.namelist():
+            names = file.namelist()
+            if f"{ADAPTER}/adapter.json" in names:
                 for name in ("adapter.json", "adapter.safetensors"):
                     file.extract(f"{ADAPTER}/{name}", folder)
-                model = frozen_copy(base)
-                load_adapter(cast(nn.Module, model.backbone), Path(folder) / ADAPTER)
-            else:
-                tensors = load_tensors(file.read(TUNED))
-                model = start(base, task.strategy)
-                own = dict(cast(nn.Module, model.backbone).named_parameters())
-                if {k: v.shape for k, v in tensors.items()} != {
-                    k: p.shape for k, p in own.items() if p.requires_grad
-                }:
-                    raise InputError("what was tuned does not fit the model")
-                with torch.no_grad():
-                    for name, tensor in tensors.items():
-                        own[name].copy_(tensor)
+                load_adapter(head.backbone, Path(folder) / ADAPTER)
+            tensors = load_tensors(file.read(TUNED)) if TUNED in names else {}
     except (zipfile.BadZipFile, KeyError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is damaged ({error})") from error
-    return Adapted(model.eval(), tuning_of(task.strategy), task.steps, task.lr)
+    expected = {name: tensor.shape for name, tensor in tuned_tensors(head.backbone).items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise InputError(f"{path} is damaged: what was tuned does not fit the model")
+    head.backbone.load_state_dict(tensors, strict=False)
+    return AdaptationResult(head.eval(), tuning_of(task.strategy), task.steps, task.lr)

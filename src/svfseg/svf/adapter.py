@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import safetensors
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import replace_folder
@@ -22,7 +24,7 @@ from svfseg.svf.apply import (
     svf_summary,
 )
 from svfseg.svf.factorize import Factors, recompose
-from svfseg.svf.layers import Scale, factored_layers, trained_names
+from svfseg.svf.layers import FactoredLayer, Scale, factored_layers, trained_names
 
 FORMAT = 1
 TENSORS, TABLE = "adapter.safetensors", "adapter.json"
@@ -94,12 +96,13 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
-    """Factor the layers of a plain model as a saved adapter says, and give them its values.
+    """Factor the layers of a model as a saved adapter says, and give them its values.
 
     Every check comes before the first change: on an error the model is as it was.
 
     Args:
-        model: the base model, unfactored, with the base weights the adapter was trained on.
+        model: the base model with the base weights the adapter was trained on; plain, or factored
+            with the adapter's own settings, its singular values as they were at the start.
         path: a folder written by `save_adapter`.
 
     Returns:
@@ -123,24 +126,28 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
         )
     for row in table["layers"]:
         layer = modules[row["name"]]
-        shape = tuple(getattr(layer, "weight", torch.empty(0)).shape)
-        found = (shape, getattr(layer, "groups", 1))
-        if found != (tuple(row["shape"]), row["groups"]):
+        shape, groups = _geometry(layer)
+        if (shape, groups) != (tuple(row["shape"]), row["groups"]):
             raise InputError(
                 f"{path} belongs to another architecture: layer {row['name']!r} has weight "
-                f"{found[0]} in {found[1]} group(s), expected {tuple(row['shape'])} in "
+                f"{shape} in {groups} group(s), expected {tuple(row['shape'])} in "
                 f"{row['groups']}"
             )
-    wanted = set(names)
-    chosen = [(n, m) for n, m in select_layers(model, names) if n in wanted]
-    if len(chosen) != len(names):
-        raise InputError(f"{path} names a layer of {type(model).__name__} twice")
-    targets = factorize_targets(chosen)
     rows = {row["name"]: row for row in table["layers"]}
-    train, scale = cast(str, table["train"]), cast(Scale, table["scale"])
+    train: str = table["train"]
+    scale: Scale = table["scale"]
+    factored = {name: layer for name, layer in factored_layers(model) if name in rows}
+    if factored:
+        targets = _factored_targets(path, factored, rows, train, scale)
+    else:
+        chosen = [(n, m) for n, m in select_layers(model, names) if n in rows]
+        if len(chosen) != len(names):
+            raise InputError(f"{path} names a layer of {type(model).__name__} twice")
+        targets = factorize_targets(chosen)
     for target in targets:
         _check_target(path, target, rows[target.name], tensors, train, scale)
-    install_targets(targets, train, scale)
+    if not factored:
+        install_targets(targets, train, scale)
     with torch.no_grad():
         for target in targets:
             for part in trained_names(train, scale):
@@ -186,6 +193,42 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         differing = sorted(set(tensors) ^ expected)
         raise InputError(f"{damaged} ({TABLE} and {TENSORS} differ in {differing[:3]})")
     return table, tensors
+
+
+def _geometry(layer: nn.Module) -> tuple[tuple[int, ...], int]:
+    """Give the shape of a layer's weight and its number of groups; () for other modules."""
+    if isinstance(layer, FactoredLayer):
+        return layer.svf_shape, layer.s.shape[0]
+    weight = layer.weight if "weight" in layer._parameters else None
+    shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
+    return shape, layer.groups if isinstance(layer, _ConvNd) else 1
+
+
+def _factored_targets(
+    path: Path,
+    layers: Mapping[str, FactoredLayer],
+    rows: Mapping[str, dict[str, Any]],
+    train: str,
+    scale: Scale,
+) -> list[Target]:
+    """Give layers that are factored already as `factorize_targets` gives plain ones.
+
+    Raises:
+        InputError: layers are missing, or have other settings than the adapter.
+    """
+    if set(layers) != set(rows):
+        missing = sorted(set(rows) - set(layers))[0]
+        raise InputError(f"{path} has layer {missing!r}, which is not factored in this model")
+    for name, layer in layers.items():
+        if (layer.svf_train, layer.svf_scale) != (train, scale):
+            raise InputError(
+                f"{path} trained {train!r} ({scale}), but layer {name!r} is factored to train "
+                f"{layer.svf_train!r} ({layer.svf_scale})"
+            )
+    return [
+        Target(name, layer, layer.factors(), layer.svf_fingerprint)
+        for name, layer in layers.items()
+    ]
 
 
 def _check_target(

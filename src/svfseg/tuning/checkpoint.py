@@ -10,30 +10,38 @@
         training.pt         optimizer and random state, to resume (last only)
 
 With random base weights (weights: none), which nobody can load again, and with those of a base
-learner (model.base), model.safetensors holds the whole model and there is no adapter.
+learner (model.base_learner), model.safetensors holds the whole model and there is no adapter.
 """
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import safetensors
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from svfseg.config import ModelConfig, TrainConfig, from_dict, read_config
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import replace_folder
-from svfseg.models import BAM, Backbone, PSPNet, build_model
+from svfseg.files import read_json, replace_folder
+from svfseg.models import (
+    BAM,
+    Head,
+    PSPNet,
+    build_base_learner,
+    build_model,
+    takes_images,
+)
 from svfseg.models.convert import import_published
 from svfseg.models.weights import backbone_fingerprint, read_weights
 from svfseg.svf import load_adapter, save_adapter
-from svfseg.svf.layers import factored_layers
-from svfseg.tuning.strategies import finish_svf, merge_tuned, tune
+from svfseg.tuning.state import has_factored
+from svfseg.tuning.strategies import find_strategy, merge_tuned, tune
 
 FORMAT = 1
 ADAPTER = "adapter"
@@ -41,17 +49,19 @@ ADAPTER = "adapter"
 
 def save_checkpoint(
     folder: Path,
-    model: nn.Module,
+    head: Head,
     config: TrainConfig,
     fingerprint: str,
-    info: dict[str, Any],
-    training: dict[str, Any] | None = None,
+    info: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all: on a failure the previous one stays.
 
+    What is saved follows from the layers of the model, not from the strategy's name.
+
     Args:
         folder: RUN/best or RUN/last.
-        model: as trained, factored where the strategy is so.
+        head: as trained, factored where the strategy is so.
         config: of the run.
         fingerprint: `backbone_fingerprint` before tuning.
         info: step and scores, for the reader.
@@ -61,20 +71,20 @@ def save_checkpoint(
         OSError: writing failed.
     """
     with replace_folder(folder) as fresh:
-        tensors = trained_state(model, config)
+        tensors = trained_state(head, config)
         (fresh / "model.safetensors").write_bytes(save_tensors(tensors))
-        if _has_adapter(config):
-            save_adapter(cast(nn.Module, model.backbone), fresh / ADAPTER)
+        if has_factored(head.backbone) and not _is_self_contained(config.model):
+            save_adapter(head.backbone, fresh / ADAPTER)
         if training is not None:
             buffer = io.BytesIO()
             torch.save(training, buffer)
             (fresh / "training.pt").write_bytes(buffer.getvalue())
-        about = {"format": FORMAT, "backbone": fingerprint, **info}
-        (fresh / "checkpoint.json").write_text(json.dumps(about, indent=1) + "\n")
+        metadata = {"format": FORMAT, "backbone": fingerprint, **info}
+        (fresh / "checkpoint.json").write_text(json.dumps(metadata, indent=1) + "\n")
 
 
-def load_run(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, TrainConfig]:
-    """A run's model in eval mode, what was trained merged: plain layers but for adapters.
+def load_run(run: str | Path, checkpoint: str = "best") -> tuple[Head, TrainConfig]:
+    """Load a run's model in eval mode, what was trained merged: plain layers but for adapters.
 
     Raises:
         MissingFileError: no run, or no checkpoint in it.
@@ -82,25 +92,25 @@ def load_run(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, Trai
     """
     run = Path(run)
     config = run_config(run)
-    model = restore_model(run / checkpoint, config)
-    merge_tuned(cast(nn.Module, model.backbone))
-    return model.eval(), config
+    head = restore_model(run / checkpoint, config)
+    merge_tuned(head.backbone)
+    return head.eval(), config
 
 
-def load_head(run: str | Path, checkpoint: str = "best") -> tuple[nn.Module, TrainConfig]:
-    """`load_run` of a run whose head takes episodes.
+def load_head(run: str | Path, checkpoint: str = "best") -> tuple[Head, TrainConfig]:
+    """Load a run whose head takes episodes: see `load_run`.
 
     Raises:
         MissingFileError: see `load_run`.
         InputError: the run is a base learner's; or see `load_run`.
     """
-    model, config = load_run(run, checkpoint)
-    if "image" in getattr(model, "inputs", ()):
+    head, config = load_run(run, checkpoint)
+    if takes_images(head):
         raise InputError(
             f"{run} is a {config.model.head} run: it learns base classes, and has its score on "
             "them in its metrics.jsonl; give a run of another head"
         )
-    return model, config
+    return head, config
 
 
 def run_config(run: Path) -> TrainConfig:
@@ -112,76 +122,95 @@ def run_config(run: Path) -> TrainConfig:
     """
     if not (run / "config.yaml").is_file():
         raise MissingFileError(f"{run} is not a run: it has no config.yaml; give a folder of train")
-    return from_dict(TrainConfig, read_config(run / "config.yaml"))
+    return from_dict(TrainConfig, _upgraded(read_config(run / "config.yaml")))
 
 
-def start_model(config: ModelConfig) -> nn.Module:
-    """A head on its backbone as a training starts from it, with a base learner where it has one.
+# Settings that runs of 0.1.0 wrote under other names: (section, then, now).
+_RENAMED = (
+    ("selection", "on", "monitor"),
+    ("selection", "curve", "curve_episodes"),
+    ("data", "fit", "resize_longest"),
+    ("data", "few", "on_small_class"),
+    ("data", "images", "num_images"),
+    ("data", "scale", "scale_range"),
+    ("tuning", "train", "factors"),
+    ("tuning", "scale", "parametrization"),
+    ("model", "base", "base_learner"),
+)
+
+
+def _upgraded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give the settings of a run folder by their names of today."""
+    renamed = dict(settings)
+    for section, then, now in _RENAMED:
+        values = renamed.get(section)
+        if isinstance(values, dict) and then in values and now not in values:
+            renamed[section] = {now if k == then else k: v for k, v in values.items()}
+    return renamed
+
+
+def start_model(config: ModelConfig) -> Head:
+    """Build a head on its backbone as a training starts, with a base learner where it has one.
 
     Raises:
         MissingFileError: weights or the base learner's run are not there.
         InputError: they do not fit; see `svfseg.models.build_model`.
     """
-    if not config.base:
+    if not config.base_learner:
         return build_model(config)
-    plain = replace(config, base="", backbone=replace(config.backbone, weights="none"))
-    model = build_model(plain)
-    if not isinstance(model, BAM):
-        raise InputError(f"model.base is for bam, not for {config.head}: leave it empty")
-    path = Path(config.base)
+    plain = replace(config, base_learner="", backbone=replace(config.backbone, weights="none"))
+    head = build_model(plain)
+    if not isinstance(head, BAM):
+        raise InputError(f"model.base_learner is for bam, not for {config.head}: leave it empty")
+    path = Path(config.base_learner)
     if path.is_dir():
         base, _ = load_run(path)
         if not isinstance(base, PSPNet):
-            raise InputError(f"{path} is no base learner: train one with model.head pspnet")
+            raise InputError(f"{path} is not a base learner: train one with model.head pspnet")
     else:
-        base = import_published(
-            build_model(replace(plain, head="pspnet")), read_weights(path), str(path)
-        )
-    model.take_base(cast(PSPNet, base))
-    return model
+        base = build_base_learner(plain)
+        import_published(base, read_weights(path), str(path))
+    head.take_base(base)
+    return head
 
 
-def restore_model(folder: Path, config: TrainConfig) -> nn.Module:
-    """The model of a checkpoint as it was saved: tuned, and factored where the strategy is so.
+def restore_model(folder: Path, config: TrainConfig) -> Head:
+    """Build the model of a checkpoint as it was saved: tuned, and factored where it was so.
 
     Raises:
         MissingFileError: no checkpoint.
         InputError: see `load_run`.
     """
-    about = read_about(folder)
-    model = build_model(_buildable(config.model))
-    backbone = cast(Backbone, model.backbone)
-    if not _self_contained(config.model):
-        found = backbone_fingerprint(backbone)
-        if found != about["backbone"]:
+    metadata = read_metadata(folder)
+    head = build_model(_buildable(config.model))
+    if not _is_self_contained(config.model):
+        fingerprint = backbone_fingerprint(head.backbone)
+        if fingerprint != metadata["backbone"]:
             raise InputError(
                 f"{folder} was trained on other {config.model.backbone.weights} weights of "
-                f"{config.model.backbone.name}: found fingerprint {found}, expected "
-                f"{about['backbone']}; set up the weights it was trained on"
+                f"{config.model.backbone.name}: found fingerprint {fingerprint}, expected "
+                f"{metadata['backbone']}; set up the weights it was trained on"
             )
-    if _has_adapter(config):
-        backbone.requires_grad_(False)
-        load_adapter(backbone, folder / ADAPTER)
-        finish_svf(backbone, config.tuning)
-    else:
-        tune(model, config.tuning)
+    tune(head, config.tuning)
+    if (folder / ADAPTER).is_dir():
+        load_adapter(head.backbone, folder / ADAPTER)
     path = folder / "model.safetensors"
     try:
         tensors = load_tensors(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise InputError(f"{path} is damaged ({error}): copy the run again") from error
-    expected = trained_state(model, config)
+    expected = trained_state(head, config)
     differing = sorted(set(expected) ^ set(tensors)) or [
         k for k in expected if expected[k].shape != tensors[k].shape
     ]
     if differing:
         raise InputError(f"{path} does not fit {config.model.head}: {', '.join(differing[:3])}")
-    model.load_state_dict(tensors, strict=False)
-    return model
+    head.load_state_dict(tensors, strict=False)
+    return head
 
 
-def read_about(folder: Path) -> dict[str, Any]:
-    """checkpoint.json of a checkpoint.
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Read checkpoint.json of a checkpoint.
 
     Raises:
         MissingFileError: no checkpoint there.
@@ -192,18 +221,18 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise MissingFileError(
             f"{folder.parent} has no checkpoint '{folder.name}': train it first, or to the end"
         )
-    try:
-        about = json.loads(path.read_text())
-        version = about["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}") from error
-    if version != FORMAT:
-        raise InputError(f"{path} has format {version}, expected {FORMAT}: update svfseg")
-    return cast(dict[str, Any], about)
+    metadata = read_json(path)
+    if not isinstance(metadata, dict) or "format" not in metadata:
+        raise InputError(f"{path} is damaged: it has no format; copy the run again")
+    if metadata["format"] != FORMAT:
+        raise InputError(
+            f"{path} has format {metadata['format']}, expected {FORMAT}: update svfseg"
+        )
+    return metadata
 
 
 def load_training(folder: Path) -> dict[str, Any]:
-    """Optimizer, schedule and random state of a checkpoint.
+    """Read optimizer, schedule and random state of a checkpoint.
 
     Raises:
         MissingFileError: it has none.
@@ -211,40 +240,26 @@ def load_training(folder: Path) -> dict[str, Any]:
     path = folder / "training.pt"
     if not path.is_file():
         raise MissingFileError(f"{folder} cannot be resumed: it has no training.pt")
-    return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
-def trained_state(model: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
-    """What model.safetensors holds: all that differs from the base backbone but the adapter."""
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if _self_contained(config.model):
+def trained_state(head: Head, config: TrainConfig) -> dict[str, Tensor]:
+    """Give what model.safetensors holds: all that differs from the base but the adapter."""
+    state = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+    if _is_self_contained(config.model):
         return state
-    backbone = cast(Backbone, model.backbone)
-    factored = {f"backbone.{name}." for name, _ in factored_layers(backbone)}
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    moving = {id(layer) for layer in backbone.moving_norms()}
-    for name, module in model.named_modules():
-        if id(module) in moving:
-            trained |= {f"{name}.{buffer}" for buffer, _ in module.named_buffers()}
-
-    def kept(key: str) -> bool:
-        if not key.startswith("backbone."):
-            return True
-        return key in trained and not any(key.startswith(f) for f in factored)
-
-    return {key: tensor for key, tensor in state.items() if kept(key)}
+    own = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+    tuned = find_strategy(config.tuning.strategy).state(head.backbone)
+    return own | {f"backbone.{name}": tensor for name, tensor in tuned.items()}
 
 
-def _self_contained(config: ModelConfig) -> bool:
-    return config.backbone.weights == "none" or bool(config.base)
+def _is_self_contained(config: ModelConfig) -> bool:
+    return config.backbone.weights == "none" or bool(config.base_learner)
 
 
 def _buildable(config: ModelConfig) -> ModelConfig:
-    """The same network without weights that a self-contained checkpoint brings itself."""
-    if not _self_contained(config):
+    """Give the same network without weights that a self-contained checkpoint brings itself."""
+    if not _is_self_contained(config):
         return config
     return replace(config, backbone=replace(config.backbone, weights="none"))
-
-
-def _has_adapter(config: TrainConfig) -> bool:
-    return config.tuning.strategy in ("svf", "svf+norm") and not _self_contained(config.model)

@@ -272,7 +272,7 @@ class Project:
         with self.lock:
             segmenter.save(self.folder / TASK)
             self.state["learned"] = len(segmenter.classes_)
-            learned = [rule.threshold for rule in segmenter.rules_.values()]
+            learned = [rule.threshold for rule in segmenter.thresholds_.values()]
             self.state |= {"thresholds": learned, "as_learned": list(learned)}
             self.state["fits"] += 1
             self._write()

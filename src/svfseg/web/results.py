@@ -11,7 +11,7 @@ from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco
 from svfseg.data.images import Array, overlay, read_mask
 from svfseg.errors import InputError
-from svfseg.segmenter.calibration import decide
+from svfseg.segmenter.thresholds import assign_classes
 from svfseg.web.project import COLORS, Project, is_example
 
 
@@ -28,7 +28,7 @@ def answer(project: Project, name: str) -> Array | None:
     maps = [read_mask(project.found_path(name, i)) for i in range(1, len(present) + 1)]
     levels = project.state["thresholds"][: len(present)]
     stacked = torch.from_numpy(np.stack(maps)).float() / 255
-    return decide(stacked, levels, present).numpy()
+    return assign_classes(stacked, levels, present).numpy()
 
 
 def draw_answer(project: Project, name: str, side: int) -> Image.Image:

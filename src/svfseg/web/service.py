@@ -327,7 +327,7 @@ def _with_threshold(segmenter: FewShotSegmenter, threshold: float | None) -> Few
     if threshold is None:
         return segmenter
     own = copy.copy(segmenter)  # others ask the same one
-    own.rules_ = {i: replace(rule, threshold=threshold) for i, rule in own.rules_.items()}
+    own.thresholds_ = {i: replace(rule, threshold=threshold) for i, rule in own.thresholds_.items()}
     return own
 
 
@@ -340,7 +340,7 @@ def _prediction(found: Segmentation, segmenter: FewShotSegmenter) -> Prediction:
         mask=base64.b64encode(_png(found.mask, len(ids))).decode(),
         confidence=found.confidence,
         share={name: round(float((found.mask == i).mean()), 5) for i, name in ids},
-        threshold={name: segmenter.rules_[i].threshold for i, name in ids},
+        threshold={name: segmenter.thresholds_[i].threshold for i, name in ids},
     )
 
 

@@ -167,7 +167,7 @@ class Tasks:
 
 
 def _described(name: str, path: Path) -> TaskInfo:
-    about = read_task(path).about
+    about = read_task(path).metadata
     rules = dict(zip(about["classes"], about["rules"], strict=True))
     return TaskInfo(**{
         **about,

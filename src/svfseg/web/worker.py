@@ -8,6 +8,7 @@ from typing import Any
 from svfseg.annotations.inputs import as_image
 from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
+from svfseg.segmenter.events import TuningStep
 from svfseg.web.project import TASK, Project, is_example
 
 
@@ -120,8 +121,8 @@ class Worker:
         self._thread = threading.Thread(target=run, name=kind, daemon=True)
         self._thread.start()
 
-    def _steps(self, step: dict[str, Any]) -> None:
-        self.job |= {"done": step["step"], "of": step["steps"]}
+    def _steps(self, event: TuningStep) -> None:
+        self.job |= {"done": event.step, "of": event.steps}
         if self._stop.is_set():
             raise _StoppedError
 

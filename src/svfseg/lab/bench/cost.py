@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -10,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from svfseg.config import TrainConfig
 from svfseg.lab.bench.measure import Row, resident_bytes, saved_bytes
-from svfseg.lab.training import Objective
+from svfseg.lab.run import Objective
 from svfseg.models import Backbone
 from svfseg.svf.adapter import save_adapter
-from svfseg.svf.layers import factored_layers
-from svfseg.tuning.checkpoint import ADAPTER, _has_adapter, start_model
+from svfseg.tuning.checkpoint import ADAPTER, start_model
+from svfseg.tuning.state import has_factored, tuned_tensors
 from svfseg.tuning.strategies import tune
 
 
@@ -26,13 +25,13 @@ def strategy_cost(config: TrainConfig) -> Row:
         and backward, torch's counter), "kept bytes" for the backward pass, "resident bytes".
     """
     torch.manual_seed(0)
-    model = start_model(config.model)
-    _, tuned = tune(model, config.tuning)
-    model.train()
+    head = start_model(config.model)
+    _, tuned = tune(head, config.tuning)
+    head.train()
     size = config.data.size
     mask = torch.zeros(1, config.shot, size, size, dtype=torch.uint8)
     mask[..., size // 4 : size // 2, size // 4 : size // 2] = 1
-    given = {
+    batch = {
         "query": 255 * torch.rand(1, 3, size, size),
         "support": 255 * torch.rand(1, config.shot, 3, size, size),
         "support_mask": mask,
@@ -40,33 +39,26 @@ def strategy_cost(config: TrainConfig) -> Row:
         "base_target": mask[:, 0],
         "class_number": torch.ones(1, dtype=torch.int64),
     }
-    objective = Objective(model, config.optim.aux_weight)
-    tensors = [given[name] for name in objective.inputs]
+    objective = Objective(head, config.optim.aux_weight)
+    tensors = [batch[name] for name in head.inputs]
     with FlopCounterMode(display=False) as counter:
-        kept, loss = saved_bytes(model, lambda: objective(*tensors))
+        kept, loss = saved_bytes(objective, lambda: objective(*tensors))
         loss.backward()
     return {
         "trained": sum(p.numel() for p in tuned),
-        "task bytes": task_bytes(cast(Backbone, model.backbone), config),
+        "task bytes": task_bytes(head.backbone),
         "step operations": counter.get_total_flops(),
         "kept bytes": kept,
-        "resident bytes": resident_bytes(model),
+        "resident bytes": resident_bytes(objective),
     }
 
 
-def task_bytes(backbone: Backbone, config: TrainConfig) -> int:
-    """Bytes on disk of what a strategy trained of a backbone, without the head."""
-    if _has_adapter(config):
+def task_bytes(backbone: Backbone) -> int:
+    """Count the bytes on disk of what a strategy trained of a backbone, without the head."""
+    saved = 0
+    if has_factored(backbone):
         with tempfile.TemporaryDirectory() as folder:
-            save_adapter(backbone, Path(folder) / ADAPTER)
-            saved = sum(f.stat().st_size for f in (Path(folder) / ADAPTER).iterdir())
-    else:
-        saved = 0
-    factored = {f"{name}." for name, _ in factored_layers(backbone)}
-    rest = {
-        name: parameter.detach().contiguous()
-        for name, parameter in backbone.named_parameters()
-        if parameter.requires_grad
-        and not (saved and any(name.startswith(prefix) for prefix in factored))
-    }
-    return saved + (len(save_tensors(rest)) if rest else 0)
+            files = save_adapter(backbone, Path(folder) / ADAPTER).iterdir()
+            saved = sum(file.stat().st_size for file in files)
+    tensors = tuned_tensors(backbone)
+    return saved + (len(save_tensors(tensors)) if tensors else 0)

@@ -3,10 +3,8 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from svfseg.config import BackboneConfig, DataConfig, ModelConfig
@@ -15,6 +13,7 @@ from svfseg.lab.bench.measure import Row
 from svfseg.lab.evaluation import score
 from svfseg.lab.runtime import make_accelerator
 from svfseg.models import build_model
+from svfseg.models.head import Head
 
 BARS = {1: 2.5, 5: 6.0}
 
@@ -107,7 +106,7 @@ def bench_eval(
 
 
 def _ceiling(
-    model: Any, size: int, shot: int, episodes: Sequence[Episode], passes: Counter[str]
+    model: Head, size: int, shot: int, episodes: Sequence[Episode], passes: Counter[str]
 ) -> float:
     """Operations of the uncached path over those of the shared one, head included."""
     device = next(model.parameters()).device
@@ -115,12 +114,12 @@ def _ceiling(
     mask = torch.zeros(size, size, device=device)
     mask[size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1  # a quarter of the image
     with torch.inference_mode():
-        views = model.views
-        query = _operations(lambda: views(image, []))
-        support = _operations(lambda: views(image, [mask], query=False))
-        both = _operations(lambda: views(image, [mask]))
-        seen, (shown,) = views(image, [mask])
-        head = _operations(lambda: model.outline([seen], [[shown] * shot], (size, size)))
+        encode = model.encode
+        query = _operations(lambda: encode(image, []))
+        support = _operations(lambda: encode(image, [mask], query=False))
+        both = _operations(lambda: encode(image, [mask]))
+        seen, (shown,) = encode(image, [mask])
+        head = _operations(lambda: model.decode([seen], [[shown] * shot], (size, size)))
     shallow = query + support - both
     count = len(episodes)
     shared = (
@@ -132,7 +131,7 @@ def _ceiling(
     return count * (query + shot * support + head) / shared
 
 
-def _operations(run: Callable[[], Tensor]) -> int:
+def _operations(run: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())

@@ -8,8 +8,9 @@ import torch
 from svfseg.config import TrainConfig
 from svfseg.data import TrainEpisodes, build_splits
 from svfseg.lab.bench.measure import Row
+from svfseg.lab.run import Objective
 from svfseg.lab.runtime import make_accelerator, seed_everything
-from svfseg.lab.training import Objective, batches
+from svfseg.lab.training import batches
 from svfseg.models import build_model
 from svfseg.tuning.strategies import tune
 
@@ -29,7 +30,13 @@ def bench_data(config: TrainConfig, steps: int = 20, warm: int = 3) -> Row:
     config = replace(config, optim=replace(config.optim, steps=warm + steps))
     data, optim = config.data, config.optim
     episodes = TrainEpisodes(
-        source, config.shot, config.seed, steps * optim.batch, data.size, data.scale, data.fit
+        source,
+        config.shot,
+        config.seed,
+        steps * optim.batch,
+        data.size,
+        data.scale_range,
+        data.resize_longest,
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a worker has
@@ -40,19 +47,18 @@ def bench_data(config: TrainConfig, steps: int = 20, warm: int = 3) -> Row:
     torch.set_num_threads(threads)
 
     seed_everything(config.seed)
-    model = build_model(config.model)
-    head, tuned = tune(model, config.tuning)
-    optimizer = torch.optim.SGD([*head, *tuned], lr=optim.lr)
-    objective, optimizer = accelerator.prepare(Objective(model, optim.aux_weight), optimizer)
-    model.train()
-    stream = iter(batches(config, source, 0, accelerator))
+    head = build_model(config.model)
+    parameters, tuned = tune(head, config.tuning)
+    optimizer = torch.optim.SGD([*parameters, *tuned], lr=optim.lr)
+    objective, optimizer = accelerator.prepare(Objective(head, optim.aux_weight), optimizer)
+    head.train()
+    stream = iter(batches(config, head, source, accelerator))
     waiting, total, mark = 0.0, 0.0, time.perf_counter()
     for step in range(warm + steps):
         items = next(stream)
         arrived = time.perf_counter()
-        names = ("query", "support", "support_mask", "target")
         with accelerator.autocast():
-            loss = objective(*(items[name].to(accelerator.device) for name in names))
+            loss = objective(*(items[name].to(accelerator.device) for name in head.inputs))
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()

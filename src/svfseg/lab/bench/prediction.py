@@ -36,11 +36,11 @@ def bench_predict(
         mask = torch.zeros(size, size, device=device)
         mask[size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
         with torch.inference_mode():
-            shown = model.views(image, [mask], query=False)[1]
+            shown = model.encode(image, [mask], query=False)[1]
 
             def query(model: Any = model, image: Any = image, shown: Any = shown) -> torch.Tensor:
-                seen, _ = model.views(image, [])
-                logits: torch.Tensor = model.outline([seen], [shown], (size, size))
+                seen, _ = model.encode(image, [])
+                logits: torch.Tensor = model.decode([seen], [shown], (size, size))
                 return logits
 
             def both(model: Any = model, image: Any = image, mask: Any = mask) -> torch.Tensor:

@@ -26,7 +26,7 @@ from svfseg.lab.bench.measure import (
 from svfseg.models import Backbone, build_backbone
 from svfseg.svf import apply_svf, fuse, merge_svf
 from svfseg.svf.layers import FactoredLayer
-from svfseg.tuning.strategies import stages_pattern
+from svfseg.tuning.modules import stages_pattern
 
 STAGES = (2, 3, 4)
 # network -> (output stride, side, batch) of the figures that have bars, then of the others

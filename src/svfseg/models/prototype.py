@@ -1,0 +1,120 @@
+"""A head that decodes one comparison of a query with its supports: prototype and prior."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from svfseg.models.backbone import Backbone
+from svfseg.models.functional import masked_average_pooling, prior_mask, resize
+from svfseg.models.head import EpisodicHead, OnnxModules
+from svfseg.models.matching import (
+    Match,
+    Matching,
+    QueryFeatures,
+    SupportFeatures,
+    encode_episode,
+    middle,
+)
+from svfseg.models.presence import filled_part, presence_score
+
+
+class PrototypeHead(EpisodicHead):
+    """`Matching`, and a decoder of what it says: ``logits``.
+
+    Args:
+        backbone: the features.
+        hidden: channels of the head.
+        dropout: share of reduced channels dropped in training.
+    """
+
+    support_type = SupportFeatures
+
+    def __init__(self, backbone: Backbone, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.matching = Matching(backbone.channels, hidden, dropout)
+
+    def logits(self, match: Match) -> Tensor:
+        """Decode a comparison to logits (batch, 2, height, width) at the features' size."""
+        raise NotImplementedError
+
+    def forward(self, query: Tensor, support: Tensor, support_mask: Tensor) -> Tensor:
+        """Outline the supports' class in the query.
+
+        Args:
+            query: (batch, 3, height, width), RGB in 0 to 255.
+            support: (batch, shots, 3, height, width).
+            support_mask: (batch, shots, height, width); 1 is the class.
+
+        Returns:
+            Logits (batch, 2, height, width): background, foreground.
+        """
+        shots = self.matching(*encode_episode(self.backbone, query, support, support_mask))
+        return resize(self.logits(shots.mix()), query.shape[-2:])
+
+    def encode(
+        self, image: Tensor, masks: Sequence[Tensor], query: bool = True
+    ) -> tuple[QueryFeatures | None, list[SupportFeatures]]:
+        """See `Head.encode` and `Matching.encode`."""
+        return self.matching.encode(self.backbone, self.backbone.shallow(image), masks, query)
+
+    def decode(
+        self,
+        queries: Sequence[QueryFeatures],
+        supports: Sequence[Sequence[SupportFeatures]],
+        size: tuple[int, int],
+    ) -> Tensor:
+        """See `Head.decode`."""
+        return resize(self.logits(self.matching.compare(queries, supports).mix()), size)
+
+    def presence(
+        self,
+        query: QueryFeatures,
+        supports: Sequence[SupportFeatures],
+        probability: Tensor,
+        size: tuple[int, int],
+    ) -> float:
+        """See `Head.presence` and `presence_score`."""
+        keys = torch.cat([shot.keys for shot in supports], dim=1).float().cpu()
+        return presence_score(filled_part(query.deep, probability, size), keys, probability)
+
+    def onnx_modules(self) -> OnnxModules:
+        """See `Head.onnx_modules`; keys are positions, so their number follows the size."""
+        return OnnxModules(_Supports(self), _Queries(self), SupportFeatures._fields, ("keys",))
+
+
+class _Supports(nn.Module):
+    """Image (1, 3, h, w) and mask (h, w) -> prototype (1, hidden, 1, 1), keys (1, channels, n)."""
+
+    def __init__(self, head: PrototypeHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode one support; keys are zero outside of the mask."""
+        inside = (mask == 1).to(image.dtype)[None, None]
+        features = self.head.backbone.encode(
+            image, lambda layer3: layer3 * resize(inside, layer3.shape[-2:])
+        )
+        reduced = self.head.matching.down_supp(middle(features))
+        prototype = masked_average_pooling(reduced, resize(inside, reduced.shape[-2:]))
+        return prototype, features.layer4.flatten(2)
+
+
+class _Queries(nn.Module):
+    """Image (1, 3, h, w), prototypes and keys of the shots -> probability (h, w)."""
+
+    def __init__(self, head: PrototypeHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image: Tensor, prototype: Tensor, keys: Tensor) -> Tensor:
+        """Outline the class in one query."""
+        features = self.head.backbone.encode(image)
+        query = self.head.matching.down_query(middle(features))
+        deep = features.layer4.expand(keys.shape[0], -1, -1, -1)
+        priors = prior_mask(deep, keys[..., None])
+        prior = resize(priors, query.shape[-2:]).mean(dim=0, keepdim=True)
+        logits = self.head.logits(Match(query, prototype.mean(dim=0, keepdim=True), prior))
+        return resize(logits, image.shape[-2:]).softmax(dim=1)[0, 1]
