@@ -492,7 +492,9 @@ def test_a_folder_of_something_else_is_refused(
     assert "is no project" in fails(capsys, "app", tmp_path, "--port", 0)
     (tmp_path / "p").mkdir()
     (tmp_path / "p/project.json").write_text("{")
-    assert "is damaged" in fails(capsys, "app", tmp_path / "p", "--port", 0)
+    assert "or damaged" in fails(capsys, "app", tmp_path / "p", "--port", 0)
+    (tmp_path / "p/project.json").write_text("[]")
+    assert "holds no object" in fails(capsys, "app", tmp_path / "p", "--port", 0)
     with served(tmp_path / "open"):
         assert "is open in another program" in fails(capsys, "app", tmp_path / "open", "--port", 0)
     assert "there is no token" in fails(capsys, "app", tmp_path / "q", "--host", "0.0.0.0")

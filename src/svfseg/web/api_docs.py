@@ -18,7 +18,7 @@ def render_reference(schema: Mapping[str, Any], base: str, token: bool) -> str:
         token: whether the examples send one.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         info=schema["info"], routes=list(_routes(schema)), base=base, token=token
     )
 

@@ -1,6 +1,5 @@
 """A project of the page: images, what is marked in them, what was learned and found; a folder."""
 
-import fcntl
 import io
 import json
 import re
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from svfseg._version import __version__
 from svfseg.annotations.writers import palette
 from svfseg.data.images import Array, read_mask
 from svfseg.errors import InputError
-from svfseg.files import replace_file
+from svfseg.files import read_json, replace_file
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.segmenter.task_file import rename_classes
 from svfseg.web.uploads import decode_image
@@ -50,12 +50,7 @@ class Project:
         self.revision = 0
         path = folder / STATE
         if path.is_file():
-            try:
-                self.state = {**_fresh(), **json.loads(path.read_text())}
-            except ValueError as error:
-                raise InputError(
-                    f"{path} is damaged ({error}): restore it, or remove it"
-                ) from error
+            self.state = _read_state(path)
         elif folder.is_dir() and any(folder.iterdir()):
             raise InputError(
                 f"{folder} is no project: expected {STATE} in it, or an empty folder; to bring "
@@ -65,21 +60,24 @@ class Project:
             self.state = _fresh()
         for part in ("images", "masks", "found"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        self._own = (folder / ".lock").open("w")
+        # of the process: the thread that closes a project is not the one that opened it
+        self._lock_file = FileLock(folder / ".lock", thread_local=False)
         try:
-            fcntl.flock(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._lock_file.acquire(timeout=0)
+        except Timeout:
             raise InputError(f"{folder} is open in another program: use that, or stop it") from None
         self._write()
 
     def close(self) -> None:
         """Let others open it."""
-        self._own.close()
+        self._lock_file.release()
 
     def _write(self) -> None:
         self.revision += 1
         with replace_file(self.folder / STATE) as fresh:
-            fresh.write_text(json.dumps(self.state, indent=1) + "\n")
+            fresh.write_text(
+                json.dumps(self.state, indent=1) + "\n", encoding="utf-8", newline="\n"
+            )
 
     def _touch(self, name: str) -> int:
         """A version of an image's marks and answer that no other had, of any image of its name."""
@@ -372,6 +370,17 @@ def _stem(name: str) -> str:
     """What a file may be called on any system."""
     own = Path(name.replace("\\", "/")).stem
     return re.sub(r"[^\w.-]+", "_", own).strip("._")[:100] or "image"
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read project.json; what an older version of svfseg did not write has its first value."""
+    try:
+        stored = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}: restore it, or remove it") from error
+    if not isinstance(stored, dict):
+        raise InputError(f"{path} is damaged (it holds no object): restore it, or remove it")
+    return {**_fresh(), **stored}
 
 
 def _fresh() -> dict[str, Any]:

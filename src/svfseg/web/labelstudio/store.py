@@ -111,4 +111,4 @@ def choose_supports(
 def write_json(path: Path, content: Json) -> None:
     """Write an object whole or not at all."""
     with replace_file(path) as fresh:
-        fresh.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps(content) + "\n", encoding="utf-8", newline="\n")
