@@ -17,9 +17,10 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from svfseg.web.app import PageSettings, create_page
+from svfseg.web.app import create_page
 from svfseg.web.limits import Limits
-from svfseg.web.project import Project
+from svfseg.web.project import PageProject
+from svfseg.web.settings import PageSettings
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -54,12 +55,12 @@ def started(project: Path, *words: str) -> Iterator[str]:
 @contextmanager
 def served(project: Path, *images: Path) -> Iterator[str]:
     """The address of the same page, run in this process: what takes long is loaded already."""
-    kept = Project(project)
+    opened = PageProject(project)
     for path in images:
-        kept.add_image(path.name, path.read_bytes(), 20_000_000)
+        opened.add_image(path.name, path.read_bytes(), 20_000_000)
     limits = Limits(max_bytes=2_000_000, at_once=64)
     config = uvicorn.Config(
-        create_page(kept, PageSettings(limits, 20_000_000)), port=0, log_level="warning"
+        create_page(opened, PageSettings(limits, 20_000_000)), port=0, log_level="warning"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from svfseg import FewShotSegmenter
+from svfseg.errors import InputError
 from svfseg.segmenter.negatives import photographs
 from svfseg.segmenter.task_file import read_task
 from tests.web.browser import (
@@ -483,18 +484,75 @@ def test_the_page_keeps_to_its_limits(scenes: list[Path], tmp_path: Path) -> Non
             assert time.time() - started_at < 2
 
 
+def test_a_bug_is_told_apart_from_what_a_person_can_mend(
+    scenes: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    raised: list[Exception] = []
+
+    def broken(*_: object, **__: object) -> None:
+        raise raised[-1]
+
+    def failed(address: str) -> str:
+        mask = io.BytesIO()
+        Image.new("L", Image.open(scenes[0]).size, 1).save(mask, "PNG")
+        assert httpx.put(
+            f"{address}/api/images/scene0.jpg/mask", content=mask.getvalue()
+        ).is_success
+        assert httpx.post(f"{address}/api/learn", json={}).is_success
+        while (job := httpx.get(f"{address}/api/state").json()["job"])["running"]:
+            pass
+        return str(job["error"])
+
+    with served(tmp_path / "p", scenes[0]) as address:
+        files = [("images", ("scene1.jpg", scenes[1].read_bytes(), "image/jpeg"))]
+        with monkeypatch.context() as patch:
+            patch.setattr("svfseg.web.project.decode_image", broken)
+            raised.append(InputError("no picture"))
+            answer = httpx.post(f"{address}/api/images", files=files)
+            assert answer.json() == {"added": [], "problems": ["no picture"]}
+            raised.append(ValueError("secret"))
+            answer = httpx.post(f"{address}/api/images", files=files)
+            assert answer.status_code == 500
+            assert "a bug of the server" in answer.json()["error"]
+        with monkeypatch.context() as patch:
+            patch.setattr(FewShotSegmenter, "fit", broken)
+            assert "a bug of the server" in failed(address)
+            assert "ValueError: secret" in caplog.text
+            caplog.clear()
+            raised.append(InputError("too small"))
+            assert failed(address) == "too small"
+            assert not caplog.records
+        with monkeypatch.context() as patch:
+            raised.append(KeyError("secret"))
+            patch.setattr("svfseg.web.project.PageProject.set_without", broken)
+            url = f"{address}/api/images/scene0.jpg/without"
+            assert httpx.put(url, json=True).status_code == 500
+        for marks in (
+            {"clicks": [{"points": "abc", "class": 1}]},
+            {"clicks": [{"class": 1}]},
+            {"clicks": [{"points": [1, 2], "class": "x"}]},
+            {"scribbles": [{"points": [[1, 2], [3]], "class": 1}]},
+            {"boxes": 3},
+        ):
+            answer = httpx.post(f"{address}/api/images/scene0.jpg/grow", json=marks)
+            assert answer.status_code == 422, marks
+
+
 def test_a_folder_of_something_else_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tests.cli.test_commands import fails
 
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "is no project" in fails(capsys, "app", tmp_path, "--port", 0)
+    assert "is not a project" in fails(capsys, "app", tmp_path, "--port", 0)
     (tmp_path / "p").mkdir()
     (tmp_path / "p/project.json").write_text("{")
     assert "or damaged" in fails(capsys, "app", tmp_path / "p", "--port", 0)
     (tmp_path / "p/project.json").write_text("[]")
-    assert "holds no object" in fails(capsys, "app", tmp_path / "p", "--port", 0)
+    assert "is not an object" in fails(capsys, "app", tmp_path / "p", "--port", 0)
     with served(tmp_path / "open"):
         assert "is open in another program" in fails(capsys, "app", tmp_path / "open", "--port", 0)
     assert "there is no token" in fails(capsys, "app", tmp_path / "q", "--host", "0.0.0.0")

@@ -30,9 +30,11 @@ from skimage import data
 
 from svfseg import FewShotSegmenter
 from svfseg.cli.web import run_serve
+from svfseg.errors import InputError
 from svfseg.web.limits import COOKIE, Limits
 from svfseg.web.server import listen
-from svfseg.web.service import ServiceSettings, create_service
+from svfseg.web.service import create_service
+from svfseg.web.settings import ServiceSettings
 from svfseg.web.uploads import decode_image, decode_mask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +140,7 @@ STOPPED = """
 import sys
 from svfseg import FewShotSegmenter
 from svfseg.cli.web import run_serve
+from svfseg.errors import InputError
 
 real = FewShotSegmenter.predict
 def predict(self, images):
@@ -212,9 +215,9 @@ def test_a_task_from_its_images_to_its_end(served: Running) -> None:
     assert predict(client, "copy").json() == found
     for name in ("pair", "copy"):
         assert client.delete(f"/tasks/{name}").status_code == 204
-        assert "no task" in line(client.get(f"/tasks/{name}"), 404)
-        assert "no task" in line(predict(client, name), 404)
-        assert "no task" in line(client.delete(f"/tasks/{name}"), 404)
+        assert "there is no task" in line(client.get(f"/tasks/{name}"), 404)
+        assert "there is no task" in line(predict(client, name), 404)
+        assert "there is no task" in line(client.delete(f"/tasks/{name}"), 404)
 
 
 def test_every_format_says_the_same(served: Running) -> None:
@@ -314,8 +317,8 @@ def test_files_that_cannot_be_used_are_refused_and_the_old_stays(served: Running
     for sent, message in (
         (b"", "not a zip file"),
         (whole[:-200], "not a zip file"),
-        (whole[:500] + b"\xff" * 40 + whole[540:], "no task that can be used"),
-        (changed("task.json", b"[]"), "no task that can be used"),
+        (whole[:500] + b"\xff" * 40 + whole[540:], "not a task that can be used"),
+        (changed("task.json", b"[]"), "not a task that can be used"),
         (changed("task.json", b"{}"), "format"),
         (changed("task.json", json.dumps({**about, "fingerprint": "0"}).encode()), "other weights"),
         (changed("task.json", json.dumps(huge).encode()), "its size is not between 32"),
@@ -337,7 +340,7 @@ def test_bad_input_gets_one_line(served: Running) -> None:
     deep = encoded(Image.new("I;16", (226, 150)))
     bomb, wide = header(60_000, 60_000), header(1_000, 900)
     for answer, status, message in (
-        (predict(client, "no"), 404, "no task no"),
+        (predict(client, "no"), 404, "there is no task no"),
         (predict(client, "a.b"), 422, "name is 'a.b'"),
         (predict(client, "x" * 65), 422, "name is"),
         (predict(client, image=b"text"), 422, "no image that can be read"),
@@ -498,16 +501,46 @@ def test_what_takes_too_long_is_answered_and_finishes(
         assert [path.name for path in tmp_path.iterdir()] == ["begun.svf"]
 
 
-def test_a_fault_of_ours_gives_no_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_bug_is_not_the_clients_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("secret")
+    """A ValueError of the program is answered with 500, and its traceback is in the log alone."""
+    raised: list[Exception] = [ValueError("secret")]
 
-    monkeypatch.setattr(FewShotSegmenter, "fit", broken)
+    def broken(*_: object, **__: object) -> None:
+        raise raised[-1]
+
     with running(tmp_path) as server:
-        assert "its fault" in line(fit(server.client), 500)
-        assert list(tmp_path.iterdir()) == []
+        client = server.client
+        assert fit(client, "good").status_code == 200
+        for verb, request, status in (
+            ("fit", fit, 422), ("predict", predict, 422), ("load", predict, 409),
+        ):  # fmt: skip
+            with monkeypatch.context() as patch:
+                patch.setattr(FewShotSegmenter, verb, broken)
+                server.app.state.tasks._loaded.clear()
+                assert "a bug of the server" in line(request(client, "good"), 500)
+                raised.append(InputError("size is 3"))
+                assert "size is 3" in line(request(client, "good"), status)
+                raised.pop()
+        assert predict(client, "good").status_code == 200
+    log = capsys.readouterr().err  # all of it is written once the server has stopped
+    assert log.count("Traceback") == log.count("\nValueError: secret") == 3
+    assert "size is 3" not in log
+
+
+def test_a_bug_that_a_forged_file_meets_is_in_the_log(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = served.client.get("/tasks/cat/file").content
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(FewShotSegmenter, "predict", broken)
+    answer = served.client.put("/tasks/cat/file", content=data)
+    assert "(shapes differ)" in line(answer, 422)
+    assert caplog.records[-1].exc_info is not None
 
 
 def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:

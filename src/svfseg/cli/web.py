@@ -53,18 +53,19 @@ def run_app(arguments: Sequence[str]) -> None:
         print("loading", file=sys.stderr)
         from svfseg.annotations.folders import find_images
         from svfseg.segmenter.hub import find_model
-        from svfseg.web.app import PageSettings, create_page
+        from svfseg.web.app import create_page
         from svfseg.web.limits import Limits
-        from svfseg.web.project import Project
+        from svfseg.web.project import PageProject
+        from svfseg.web.settings import PageSettings
 
         find_model(parsed.model)  # better missed now than after an hour of painting
         wanted = find_images(parsed.images) if parsed.images else []
-        project = Project(parsed.project)
+        project = PageProject(parsed.project)
         for path in wanted:
             if not project.has(path.name):
                 try:
                     project.add_image(path.name, path.read_bytes(), parsed.max_pixels)
-                except ValueError as error:
+                except InputError as error:
                     print(f"left out: {error}", file=sys.stderr)
         # a page asks for many small pictures at once
         limits = Limits(
@@ -78,7 +79,7 @@ def run_app(arguments: Sequence[str]) -> None:
         print(f"{parsed.project} is open at {address}", flush=True)
         if not parsed.no_browser and sys.stdout.isatty():
             webbrowser.open(address)
-        serve(page, listening, 10, lambda: page.state.worker.job["running"])
+        serve(page, listening, 10, lambda: int(page.state.worker.running))
         print(f"stopped; all is kept in {parsed.project}")
 
 
@@ -132,7 +133,8 @@ def run_serve(arguments: Sequence[str]) -> None:
     )  # fmt: skip
     with listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr)
-        from svfseg.web.service import ServiceSettings, create_service
+        from svfseg.web.service import create_service
+        from svfseg.web.settings import ServiceSettings
 
         settings = ServiceSettings(
             limits, parsed.max_pixels, parsed.model, parsed.device, parsed.workers

@@ -11,9 +11,14 @@ from starlette.responses import JSONResponse
 
 from svfseg.errors import InputError
 
+BUG = "this is a bug of the server, not of your input: please report it with the lines of its log"
+
+# for an answer after which the connection ends
+CLOSE = {"Connection": "close"}
+
 
 class Problem(BaseModel):
-    """What every refusal holds."""
+    """The body of every refusal."""
 
     error: str = Field(description="What was found, what was expected, what to do.")
 
@@ -31,12 +36,16 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
 }
 
 
-class UnknownTaskError(LookupError):
-    """No task of that name: 404."""
+class UnknownNameError(LookupError):
+    """There is no task, image or result of that name: status 404."""
 
 
 class DamagedTaskError(ValueError):
-    """A task is there and cannot be used: 409."""
+    """A task is there and cannot be used: status 409."""
+
+
+class BusyError(ValueError):
+    """A job cannot begin while another one runs: status 409."""
 
 
 def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -45,7 +54,11 @@ def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JS
 
 
 def explain_problems(app: FastAPI) -> None:
-    """Make an application answer in this form: an InputError is the client's, the rest is ours."""
+    """Make an application answer in this form.
+
+    An `InputError` is the client's mistake. Any exception without a handler of its own is a bug of
+    the program: the answer says so, and the server writes the traceback to its log.
+    """
 
     @app.exception_handler(PlainHTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -68,12 +81,13 @@ def explain_problems(app: FastAPI) -> None:
         line = f"{where}{shown}: {expected[:1].lower()}{expected[1:]}{rest}; see /docs"
         return problem(422, line)
 
-    @app.exception_handler(UnknownTaskError)
-    async def unknown(request: Request, error: UnknownTaskError) -> JSONResponse:
+    @app.exception_handler(UnknownNameError)
+    async def unknown(request: Request, error: UnknownNameError) -> JSONResponse:
         return problem(404, str(error))
 
+    @app.exception_handler(BusyError)
     @app.exception_handler(DamagedTaskError)
-    async def damaged(request: Request, error: DamagedTaskError) -> JSONResponse:
+    async def conflict(request: Request, error: Exception) -> JSONResponse:
         return problem(409, str(error))
 
     @app.exception_handler(InputError)
@@ -81,5 +95,6 @@ def explain_problems(app: FastAPI) -> None:
         return problem(422, str(error))
 
     @app.exception_handler(Exception)
-    async def ours(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "the server failed, which is its fault: its log says where")
+    async def bug(request: Request, error: Exception) -> JSONResponse:
+        # the server closes the connection after it has written the traceback to its log
+        return problem(500, BUG, CLOSE)

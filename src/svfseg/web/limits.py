@@ -13,12 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from svfseg.web.errors import problem
+from svfseg.web.errors import CLOSE, problem
 
 COOKIE = "svfseg_token"
 # A refusal waits this long for the rest of an upload, then closes the connection.
 DRAIN_SECONDS = 5.0
-CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
-"""What counts for an image of a project: what is marked, else what was found; shown and saved."""
+"""The mask that counts for an image of a project: its marks, or else its result."""
 
+import io
 import shutil
+import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,75 +14,98 @@ from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco
 from svfseg.data.images import Array, overlay, read_mask
 from svfseg.errors import InputError
-from svfseg.segmenter.thresholds import assign_classes
-from svfseg.web.project import COLORS, Project, is_example
+from svfseg.segmenter.calibration import decide
+from svfseg.web.project import PageProject
+from svfseg.web.project_file import is_example
+from svfseg.web.project_view import COLORS
 
 
-def answer(project: Project, name: str) -> Array | None:
-    """What counts for an image, (height, width) of ids: what is marked, else what was found."""
-    about = project.state["images"][name]
-    if is_example(about):
+def final_mask(project: PageProject, name: str) -> Array | None:
+    """Give the ids that count for an image: its marks, or else its result.
+
+    Args:
+        project: holds the image.
+        name: of the image.
+
+    Returns:
+        (height, width) uint8 of ids; None where nothing is marked or predicted.
+
+    Raises:
+        UnknownNameError: there is no such image.
+    """
+    image = project.record(name)
+    if is_example(image):
         mask = project.mask(name)
         mask[mask == 255] = 0
         return mask
-    if "found" not in about:
+    if "found" not in image:
         return None
-    present = about["found"]["present"]
-    maps = [read_mask(project.found_path(name, i)) for i in range(1, len(present) + 1)]
-    levels = project.state["thresholds"][: len(present)]
+    present = image["found"]["present"]
+    maps = [read_mask(project.probability_path(name, i)) for i in range(1, len(present) + 1)]
+    thresholds = project.state["thresholds"][: len(present)]
     stacked = torch.from_numpy(np.stack(maps)).float() / 255
-    return assign_classes(stacked, levels, present).numpy()
+    return decide(stacked, thresholds, present).numpy()
 
 
-def draw_answer(project: Project, name: str, side: int) -> Image.Image:
-    """An image with what counts laid over it, at most ``side`` wide or high."""
+def draw_thumbnail(project: PageProject, name: str, side: int) -> Image.Image:
+    """Draw an image with its mask laid over it, at most ``side`` pixels wide and high."""
     small = Image.fromarray(as_image(project.path(name)))
     small.thumbnail((side, side))
-    found = answer(project, name)
-    if found is None:
+    mask = final_mask(project, name)
+    if mask is None:
         return small
-    ids = np.asarray(Image.fromarray(found).resize(small.size, Image.Resampling.NEAREST))
-    shown = np.asarray(small)
+    ids = np.asarray(Image.fromarray(mask).resize(small.size, Image.Resampling.NEAREST))
+    pixels = np.asarray(small)
     for class_id in sorted(set(np.unique(ids).tolist()) - {0}):
         code = COLORS[(class_id - 1) % len(COLORS)]
         color = (int(code[1:3], 16), int(code[3:5], 16), int(code[5:], 16))
-        shown = overlay(shown, (ids == class_id).astype(np.uint8), color)
-    return Image.fromarray(shown)
+        pixels = overlay(pixels, (ids == class_id).astype(np.uint8), color)
+    return Image.fromarray(pixels)
 
 
-def export_masks(project: Project, folder: Path, form: str) -> int:
-    """Write the masks of all images that have an answer, and give their number.
+def zip_masks(project: PageProject, kind: str) -> bytes:
+    """Give a zip file with the masks of all images that have one.
 
     Args:
-        project: whose images.
-        folder: to write, empty.
-        form: of `svfseg.annotations.writers.WRITERS`.
+        project: holds the images.
+        kind: one of `svfseg.annotations.writers.WRITERS`.
 
     Raises:
-        InputError: no such format, or no answer yet.
+        InputError: there is no such format, or no mask yet.
     """
-    if form not in WRITERS:
-        raise InputError(f"unknown format {form}: expected {', '.join(WRITERS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        _write_masks(project, Path(folder), kind)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+                file.write(path, path.relative_to(folder))
+    return content.getvalue()
+
+
+def _write_masks(project: PageProject, folder: Path, kind: str) -> None:
+    if kind not in WRITERS:
+        raise InputError(f"unknown format {kind}: expected {', '.join(WRITERS)}")
     classes = tuple(project.state["classes"])
-    count, taken = 0, set[str]()
+    written = set[str]()
     for name in project.names():
-        mask = answer(project, name)
+        mask = final_mask(project, name)
         if mask is None:
             continue
-        about = project.state["images"][name]
-        found = about.get("found", {}).get("confidence", [])
-        sure = dict.fromkeys(classes, 1.0)
-        if not is_example(about):
-            sure = dict.fromkeys(classes, 0.0) | dict(zip(classes, found, strict=False))
-        own = Path(about["original"])  # as its owner calls it, unless two are called so
-        if own.stem in taken:
-            own = Path(name)
-        taken.add(own.stem)
-        WRITERS[form](folder, Named(own, mask, classes, sure))
-        count += 1
-    if not count:
-        raise InputError("nothing is marked or found yet: mark an example, and learn from it")
-    if form == "coco":
+        path = Path(project.record(name)["original"])  # unless two files have this name
+        if path.stem in written:
+            path = Path(name)
+        written.add(path.stem)
+        WRITERS[kind](folder, Named(path, mask, classes, _confidence(project, name, classes)))
+    if not written:
+        raise InputError("no image has a mask yet: mark an example, and learn from it")
+    if kind == "coco":
         join_coco(folder)
         shutil.rmtree(folder / "coco")
-    return count
+
+
+def _confidence(project: PageProject, name: str, classes: tuple[str, ...]) -> dict[str, float]:
+    image = project.record(name)
+    if is_example(image):
+        return dict.fromkeys(classes, 1.0)
+    predicted = image["found"]["confidence"] if "found" in image else []
+    return dict.fromkeys(classes, 0.0) | dict(zip(classes, predicted, strict=False))

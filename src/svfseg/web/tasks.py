@@ -1,23 +1,28 @@
-"""The folder of fitted tasks that a service answers with, the last used ones in memory."""
+"""The folder of fitted tasks that a service answers with; those used last are in memory."""
 
+import logging
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from svfseg.errors import InputError
 from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.hub import find_model
 from svfseg.segmenter.task_file import read_task
-from svfseg.web.errors import DamagedTaskError, UnknownTaskError
+from svfseg.web.errors import DamagedTaskError, UnknownNameError
+
+log = logging.getLogger("svfseg.web")
 
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
-# A file that was sent may unpack to this many times the largest upload.
+# The contents of an uploaded file may be this many times as large as the largest upload.
 UNPACKED = 4
 MAX_SIZE, MAX_BATCH, MAX_OVERLAP = 2048, 64, 0.75
 
@@ -28,29 +33,65 @@ class TaskInfo(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither
 
     name: str
-    classes: list[str] = Field(description="Of the ids 1, 2 ... in masks.")
-    supports: dict[str, int] = Field(description="Support views of each class.")
-    size: int = Field(description="Side that images or tiles are fitted to, pixels.")
+    classes: list[str] = Field(description="The classes with the ids 1, 2 ... in masks.")
+    supports: dict[str, int] = Field(description="Number of support features of each class.")
+    size: int = Field(description="Side that images or tiles are resized to, pixels.")
     tile: bool
     adapt: str | None
     steps: int
     lr: float
     threshold: dict[str, float]
-    iou: dict[str, float | None] = Field(description="Of supports left out, or of other views.")
+    iou: dict[str, float | None] = Field(
+        description="IoU on supports that were left out; with one support, on augmented copies."
+    )
     bytes: int
-    svfseg: str = Field(description="Version that fitted it.")
+    svfseg: str = Field(description="Version of svfseg that fitted it.")
+
+
+class _StoredParameters(BaseModel):
+    tile: bool
+
+
+class _StoredThresholds(BaseModel):
+    threshold: float
+    iou: float | None
+
+
+class _StoredTask(BaseModel):
+    """The part of a task file's settings that `TaskInfo` is made of."""
+
+    classes: list[str]
+    supports: dict[str, int]
+    size: int
+    strategy: str | None
+    steps: int
+    lr: float
+    svfseg: str
+    parameters: _StoredParameters
+    rules: list[_StoredThresholds]
+
+
+class _Loaded(NamedTuple):
+    """A task in memory, and which state of its file it was read from."""
+
+    version: tuple[int, int, int]
+    segmenter: FewShotSegmenter
 
 
 class Tasks:
     """Tasks by name, each a file NAME.svf; all methods may be called from any thread.
 
     Args:
-        folder: of the files; made if it is not there.
-        model: base model of all of them: what a file says of its model is not followed, for that
+        folder: where the files are; made if it is not there.
+        model: base model of all tasks. The model that a file names is not followed, because that
             could be any path, or a repository to download.
         device: auto, cpu, cuda, mps.
-        keep: tasks in memory.
-        max_bytes: of a file that is sent.
+        keep: largest number of tasks in memory.
+        max_bytes: size of the largest file that may be uploaded, bytes.
+
+    Raises:
+        MissingFileError: there is no such model.
+        OSError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path, model: str, device: str, keep: int, max_bytes: int) -> None:
@@ -58,22 +99,22 @@ class Tasks:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.device = folder, model, device
         self.keep, self.max_bytes = keep, max_bytes
-        self._held: OrderedDict[str, tuple[tuple[int, ...], FewShotSegmenter]] = OrderedDict()
+        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many are in memory."""
-        return len(self._held)
+        """Give the number of tasks in memory."""
+        return len(self._loaded)
 
     def names(self) -> list[str]:
-        """All there are."""
+        """Give the names of all tasks, sorted."""
         return sorted(path.stem for path in self.folder.glob("*.svf") if path.is_file())
 
     def path(self, name: str) -> Path:
-        """The file of a task.
+        """Give the file of a task.
 
         Raises:
-            UnknownTaskError: there is none.
+            UnknownNameError: there is no such task.
         """
         path = self.folder / f"{name}.svf"
         if not path.is_file():
@@ -81,62 +122,65 @@ class Tasks:
         return path
 
     def info(self, name: str) -> TaskInfo:
-        """What a task's file says of it.
+        """Describe a task from its file.
 
         Raises:
-            UnknownTaskError: there is none.
-            DamagedTaskError: it cannot be read.
+            UnknownNameError: there is no such task.
+            DamagedTaskError: its file cannot be read.
         """
         path = self.path(name)
         try:
-            return _described(name, path)
+            return _describe(name, path)
         except FileNotFoundError as error:  # removed in between
             raise _unknown(name) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (InputError, OSError, zlib.error) as error:
             raise _damaged(name, path, error) from error
 
     def load(self, name: str) -> FewShotSegmenter:
-        """The segmenter of a task, as its file is now; the one used longest ago is forgotten.
+        """Give the segmenter of a task, as its file is now; the least recently used one goes.
 
         Raises:
-            UnknownTaskError: there is none.
-            DamagedTaskError: it cannot be read, or is of another model.
+            UnknownNameError: there is no such task.
+            DamagedTaskError: its file cannot be read, or is of another model.
         """
         with self._lock:
             path = self.path(name)
-            about = path.stat()
-            stamp = (about.st_mtime_ns, about.st_size, about.st_ino)
-            held = self._held.pop(name, None)
-            if held is None or held[0] != stamp:
+            status = path.stat()
+            version = (status.st_mtime_ns, status.st_size, status.st_ino)
+            loaded = self._loaded.pop(name, None)
+            if loaded is None or loaded.version != version:
                 try:
-                    held = stamp, FewShotSegmenter.load(path, self.model, self.device)
-                except (ValueError, OSError) as error:
+                    segmenter = FewShotSegmenter.load(path, self.model, self.device)
+                except (InputError, OSError, zlib.error) as error:
                     raise _damaged(name, path, error) from error
-            self._held[name] = held
-            while len(self._held) > self.keep:
-                self._held.popitem(last=False)
-            return held[1]
+                loaded = _Loaded(version, segmenter)
+            self._loaded[name] = loaded
+            while len(self._loaded) > self.keep:
+                self._loaded.popitem(last=False)
+            return loaded.segmenter
 
     def save(self, name: str, segmenter: FewShotSegmenter) -> None:
-        """Write a task; one of that name is replaced as a whole."""
+        """Write the file of a task; a task of that name is replaced."""
         with self._lock:
             segmenter.save(self.folder / f"{name}.svf")
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a task's file that was sent, once it has been read and asked.
+        """Write an uploaded task file, after it was loaded and has predicted an image.
 
         Raises:
-            InputError: it is no task, damaged, or of another model; what was there stays.
+            InputError: it is not a task, damaged, or of another model; the old file stays.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.svf"
             path.write_bytes(data)
             try:
                 self._try(path)
-            except Exception as error:  # a made-up file can fail anywhere
+            except Exception as error:  # a forged file can fail anywhere, in torch too
+                if not isinstance(error, InputError):  # it may be a bug all the same
+                    log.warning("an uploaded task file was refused", exc_info=error)
                 raise InputError(
-                    f"this file is no task that can be used here ({_without(path, error)}): send "
-                    f"one that svfseg fit wrote with the model {self.model}"
+                    f"this file is not a task that can be used here ({_brief(path, error)}): send "
+                    f"a file that svfseg fit wrote with the model {self.model}"
                 ) from error
         with self._lock, replace_file(self.folder / f"{name}.svf") as fresh:
             fresh.write_bytes(data)
@@ -145,51 +189,67 @@ class Tasks:
         """Remove a task.
 
         Raises:
-            UnknownTaskError: there is none.
+            UnknownNameError: there is no such task.
         """
         with self._lock:
             self.path(name).unlink()
-            self._held.pop(name, None)
+            self._loaded.pop(name, None)
 
     def _try(self, path: Path) -> None:
-        with zipfile.ZipFile(path) as file:
-            unpacked = sum(part.file_size for part in file.infolist())
+        try:
+            with zipfile.ZipFile(path) as file:
+                unpacked = sum(part.file_size for part in file.infolist())
+        except zipfile.BadZipFile as error:
+            raise InputError(str(error)) from error
         if unpacked > UNPACKED * self.max_bytes:
             raise InputError(f"it unpacks to {unpacked:,} bytes")
         segmenter = FewShotSegmenter.load(path, self.model, self.device)
-        for name, least, most in (
-            ("size", 32, MAX_SIZE), ("batch", 1, MAX_BATCH), ("overlap", 0, MAX_OVERLAP),
-        ):  # fmt: skip
-            if not least <= getattr(segmenter, name) <= most:
-                raise InputError(f"its {name} is not between {least} and {most}")
+        _check_range("size", segmenter.size or MAX_SIZE, 32, MAX_SIZE)
+        _check_range("batch", segmenter.batch, 1, MAX_BATCH)
+        _check_range("overlap", segmenter.overlap, 0, MAX_OVERLAP)
         segmenter.predict(np.zeros((64, 64, 3), np.uint8))
-        _described("", path)
+        _describe("", path)
 
 
-def _described(name: str, path: Path) -> TaskInfo:
-    about = read_task(path).metadata
-    rules = dict(zip(about["classes"], about["rules"], strict=True))
-    return TaskInfo(**{
-        **about,
-        "name": name,
-        "adapt": about["strategy"],
-        "tile": about["parameters"]["tile"],
-        "threshold": {n: rule["threshold"] for n, rule in rules.items()},
-        "iou": {n: None if r["iou"] is None else round(r["iou"], 4) for n, r in rules.items()},
-        "bytes": path.stat().st_size,
-    })  # fmt: skip
+def _check_range(name: str, value: float, minimum: float, maximum: float) -> None:
+    if not minimum <= value <= maximum:
+        raise InputError(f"its {name} is not between {minimum} and {maximum}")
 
 
-def _unknown(name: str) -> UnknownTaskError:
-    return UnknownTaskError(f"no task {name}: GET /tasks lists those there are, a fit makes one")
+def _describe(name: str, path: Path) -> TaskInfo:
+    try:
+        stored = _StoredTask.model_validate(read_task(path).about)
+        thresholds = dict(zip(stored.classes, stored.rules, strict=False))
+        return TaskInfo(
+            name=name,
+            classes=stored.classes,
+            supports=stored.supports,
+            size=stored.size,
+            tile=stored.parameters.tile,
+            adapt=stored.strategy,
+            steps=stored.steps,
+            lr=stored.lr,
+            threshold={n: one.threshold for n, one in thresholds.items()},
+            iou={n: None if t.iou is None else round(t.iou, 4) for n, t in thresholds.items()},
+            bytes=path.stat().st_size,
+            svfseg=stored.svfseg,
+        )
+    except ValidationError as error:  # of the file's contents
+        raise InputError(f"{path} has wrong settings: {' '.join(str(error).split())}") from error
+
+
+def _unknown(name: str) -> UnknownNameError:
+    return UnknownNameError(
+        f"there is no task {name}: GET /tasks lists the tasks, and a fit makes one"
+    )
 
 
 def _damaged(name: str, path: Path, error: Exception) -> DamagedTaskError:
     return DamagedTaskError(
-        f"task {name} cannot be used ({_without(path, error)}): fit it again, or send its file"
+        f"task {name} cannot be used ({_brief(path, error)}): fit it again, or send its file"
     )
 
 
-def _without(path: Path, error: Exception) -> str:
+def _brief(path: Path, error: Exception) -> str:
     """An error without the place on this machine."""
     return str(error).replace(str(path), path.name)

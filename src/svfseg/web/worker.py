@@ -1,110 +1,152 @@
-"""What the page lets run for long: learning, and outlining all images; one at a time."""
+"""The long jobs of the page, one at a time: learning, and predicting all images."""
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.annotations.inputs import as_image
 from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
-from svfseg.segmenter.events import TuningStep
-from svfseg.web.project import TASK, Project, is_example
+from svfseg.web.errors import BUG, BusyError
+from svfseg.web.project import TASK, PageProject
+from svfseg.web.project_file import is_example
+
+log = logging.getLogger("svfseg.web")
 
 
-class BusyError(ValueError):
-    """Asked while another job runs: 409."""
+class Job(TypedDict, total=False):
+    """The job that runs or ran last, as the page gets it.
+
+    Attributes:
+        kind: "none" before the first job, "learning", "outlining".
+        running: whether it runs.
+        done: number of steps or images that are done.
+        of: number of all steps or images; 0 while it is not known.
+        began: when it began, seconds since 1970.
+        phase: when it began to predict images, seconds since 1970.
+        seconds: how long it took, once it has ended.
+        stopped: whether a person stopped it.
+        error: why it failed, one line.
+    """
+
+    kind: str
+    running: bool
+    done: int
+    of: int
+    began: float
+    phase: float
+    seconds: float
+    stopped: bool
+    error: str
 
 
 class _StoppedError(Exception):
-    """The person wants no more of it."""
+    """A person stopped the job."""
 
 
 class Worker:
-    """A thread that learns and outlines; what it is at can be asked and stopped.
+    """A thread that learns and predicts; its progress can be read, and it can be stopped.
 
     Args:
-        project: whose images.
+        project: holds the images, and takes what is learned and predicted.
         model: see `svfseg.FewShotSegmenter`.
         device: auto, cpu, cuda, mps.
     """
 
-    def __init__(self, project: Project, model: str, device: str) -> None:
+    def __init__(self, project: PageProject, model: str, device: str) -> None:
         self.project, self.model, self.device = project, model, device
         self.segmenter: FewShotSegmenter | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self.job: dict[str, Any] = {"kind": "none", "running": False}
+        self.job: Job = {"kind": "none", "running": False}
 
-    def learn(self, **parameters: Any) -> None:
-        """Learn from the examples, then outline all other images.
+    @property
+    def running(self) -> bool:
+        """Whether a job runs."""
+        return self.job["running"]
+
+    def learn(self, adapt: str | None, tile: bool, empty: bool, size: int | None) -> None:
+        """Learn from the examples, then predict all other images.
 
         Args:
-            parameters: of `svfseg.FewShotSegmenter`.
+            adapt: see `svfseg.FewShotSegmenter`, as for the other parameters.
+            tile: see there.
+            empty: see there.
+            size: see there.
 
         Raises:
-            BusyError: something else runs.
-            InputError: no example of a class.
+            BusyError: another job runs.
+            InputError: a class has no example, or a parameter is wrong.
         """
         images, masks = self.project.supports()
         classes = list(self.project.state["classes"])
         for class_id, name in enumerate(classes, start=1):
             if not any(mask is not None and (mask == class_id).any() for mask in masks):
                 raise InputError(f"mark {name} in at least one image first")
-        segmenter = FewShotSegmenter(self.model, device=self.device, **parameters)
+        segmenter = FewShotSegmenter(
+            self.model, adapt=adapt, tile=tile, empty=empty, size=size, device=self.device
+        )
 
         def work() -> None:
-            segmenter.fit(images, masks, classes, self._steps)
-            self.project.keep_task(segmenter)
+            segmenter.fit(images, masks, classes, self._report_step)
+            self.project.save_task(segmenter)
             self.segmenter = segmenter
-            self._outline(self._open_images())
+            self._predict(segmenter, self._open_images())
 
         self._start("learning", work)
 
-    def outline(self, names: Sequence[str] | None = None) -> None:
-        """Outline images with what was learned; by default all that have no fresh answer.
+    def outline(self) -> None:
+        """Predict all images that have no result of the last fit, with what was learned.
 
         Raises:
-            BusyError: something else runs.
+            BusyError: another job runs.
             InputError: nothing was learned yet.
         """
-        if not (self.project.folder / TASK).is_file():
-            raise InputError("nothing was learned yet: mark the class in an image, and learn")
+        path = self.project.folder / TASK
+        if not path.is_file():
+            raise InputError(
+                "nothing was learned yet: mark the class in an image, and learn from it"
+            )
 
         def work() -> None:
             if self.segmenter is None:
-                self.segmenter = FewShotSegmenter.load(
-                    self.project.folder / TASK, self.model, self.device
-                )
-            self._outline(self._open_images(fresh=False) if names is None else list(names))
+                self.segmenter = FewShotSegmenter.load(path, self.model, self.device)
+            self._predict(self.segmenter, self._open_images(fresh=False))
 
         self._start("outlining", work)
 
     def stop(self) -> None:
-        """End the job after the step or image it is at; what is done stays."""
+        """End the job after its present step or image; what is done stays."""
         self._stop.set()
 
     def close(self) -> None:
-        """Stop, and wait."""
+        """Stop the job, and wait for its end."""
         self.stop()
         if self._thread is not None:
             self._thread.join(60)
 
     def _open_images(self, fresh: bool = True) -> list[str]:
-        """Images that are no examples; without ``fresh`` those whose answer is not up to date."""
-        images, fits = self.project.state["images"], self.project.state["fits"]
-        return [
-            name
-            for name in self.project.names()
-            if not is_example(images[name])
-            and (fresh or images[name].get("found", {}).get("fit") != fits)
-        ]
+        """Names of images that are not examples; without ``fresh`` those with an old result."""
+        fits = self.project.state["fits"]
+        names = []
+        for name in self.project.names():
+            image = self.project.state["images"].get(name)
+            if image is None:  # removed in between
+                continue
+            result = image.get("found")
+            if not is_example(image) and (fresh or result is None or result["fit"] != fits):
+                names.append(name)
+        return names
 
-    def _start(self, kind: str, work: Any) -> None:
+    def _start(self, kind: str, work: Callable[[], None]) -> None:
         with self._lock:
-            if self.job["running"]:
-                raise BusyError("something is running already: wait for it, or stop it")
+            if self.running:
+                raise BusyError("another job is running: wait for its end, or stop it")
             self._stop.clear()
             self.job = {"kind": kind, "running": True, "done": 0, "of": 0, "began": time.time()}
 
@@ -113,26 +155,31 @@ class Worker:
                 work()
             except _StoppedError:
                 self.job["stopped"] = True
-            except Exception as error:
-                self.job["error"] = " ".join(str(error).split()) or type(error).__name__
+            except InputError as error:
+                self.job["error"] = " ".join(str(error).split())
+            except OSError as error:  # a full disk, a folder that was removed
+                log.exception("%s failed", kind)
+                self.job["error"] = " ".join(str(error).split())
+            except Exception:
+                log.exception("%s failed", kind)
+                self.job["error"] = BUG
             self.job["seconds"] = round(time.time() - self.job["began"], 1)
             self.job["running"] = False
 
         self._thread = threading.Thread(target=run, name=kind, daemon=True)
         self._thread.start()
 
-    def _steps(self, event: TuningStep) -> None:
-        self.job |= {"done": event.step, "of": event.steps}
+    def _report_step(self, step: Mapping[str, Any]) -> None:
+        self.job["done"], self.job["of"] = step["step"], step["steps"]
         if self._stop.is_set():
             raise _StoppedError
 
-    def _outline(self, names: Sequence[str]) -> None:
-        assert self.segmenter is not None
+    def _predict(self, segmenter: FewShotSegmenter, names: Sequence[str]) -> None:
         self.job |= {"kind": "outlining", "done": 0, "of": len(names), "phase": time.time()}
         for number, name in enumerate(names, start=1):
             if self._stop.is_set():
                 raise _StoppedError
             if name in self.project.state["images"]:
-                (found,) = self.segmenter.iter_predict([as_image(self.project.path(name))])
-                self.project.keep_found(name, found)
+                (result,) = segmenter.iter_predict([as_image(self.project.path(name))])
+                self.project.save_result(name, result)
             self.job["done"] = number

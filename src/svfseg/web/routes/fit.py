@@ -1,0 +1,116 @@
+"""The route of the service that fits a task."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, File, Form, UploadFile
+
+from svfseg.data.images import Array
+from svfseg.errors import InputError
+from svfseg.segmenter import FewShotSegmenter
+from svfseg.web.routes.service_state import ClassName, Name, SettingsState, TasksState, WorkState
+from svfseg.web.tasks import MAX_SIZE, TaskInfo
+from svfseg.web.uploads import decode_image, decode_mask
+
+# The images of one fit may have this many times the pixels that one image may have.
+FIT_IMAGES = 8
+
+router = APIRouter(prefix="/tasks")
+
+
+@router.post(
+    "/{name}/fit",
+    summary="Fit a task on marked images",
+    openapi_extra={
+        "x-curl": "-F images=@a.jpg -F masks=@a.png -F images=@b.jpg -F masks=@b.png "
+        "-F negatives=@without.jpg -F classes=crack"
+    },
+)
+async def fit(
+    name: Name,
+    images: Annotated[list[UploadFile], File(description="Images that show the classes.")],
+    masks: Annotated[
+        list[UploadFile],
+        File(description="The masks of these images, in the same order: PNG files of class ids."),
+    ],
+    tasks: TasksState,
+    work: WorkState,
+    settings: SettingsState,
+    negatives: Annotated[
+        list[UploadFile] | None, File(description="Images that show none of the classes.")
+    ] = None,
+    classes: Annotated[
+        list[ClassName] | None,
+        Form(description="Names of the ids 1, 2 ... in the masks; by default one class."),
+    ] = None,
+    adapt: Annotated[
+        Literal["none", "svf", "norm", "lora", "full"],
+        Form(description="Which weights are tuned on the images."),
+    ] = "none",
+    steps: Annotated[
+        int | None,
+        Form(ge=0, le=1000, description="Steps of the tuning; by default chosen on the images."),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        Form(
+            gt=0, le=100, description="Learning rate of the tuning; by default that of its preset."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        Form(
+            ge=32,
+            le=MAX_SIZE,
+            description="Side that images or tiles are resized to, pixels; by default the model's.",
+        ),
+    ] = None,
+    tile: Annotated[
+        bool, Form(description="Whether images are cut into squares of that side.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        Form(
+            gt=0,
+            lt=1,
+            description="Probability from which a pixel belongs to a class; by default chosen on "
+            "the images.",
+        ),
+    ] = None,
+    seed: Annotated[int, Form(ge=0, lt=2**31, description="Seed of all random choices.")] = 0,
+) -> TaskInfo:
+    """A task of that name is replaced."""
+    if len(images) != len(masks):
+        raise InputError(
+            f"found {len(images)} images and {len(masks)} masks: send one mask for each image, "
+            "in the same order; images without the classes are negatives"
+        )
+    segmenter = FewShotSegmenter(
+        settings.model, adapt=None if adapt == "none" else adapt, steps=steps, lr=lr, size=size,
+        tile=tile, threshold=threshold, device=settings.device, seed=seed,
+    )  # fmt: skip
+    image_files = [await each.read() for each in (*images, *(negatives or ()))]
+    mask_files = [await each.read() for each in masks]
+
+    def run() -> None:
+        pixels, ids = _supports(image_files, mask_files, settings.max_pixels)
+        segmenter.fit(pixels, ids, classes or ("class",))
+        tasks.save(name, segmenter)
+
+    await work.run(work.fitting, run)
+    return await asyncio.to_thread(tasks.info, name)
+
+
+def _supports(
+    images: Sequence[bytes], masks: Sequence[bytes], max_pixels: int
+) -> tuple[list[Array], list[Array | None]]:
+    """Pixels and ids of a fit; the images after the last mask are negatives, and have None."""
+    pixels_left, decoded = FIT_IMAGES * max_pixels, []
+    for i, data in enumerate(images, start=1):
+        decoded.append(decode_image(data, min(pixels_left, max_pixels), f"image {i}"))
+        pixels_left -= decoded[-1].size // 3
+    ids: list[Array | None] = [
+        decode_mask(data, max_pixels, f"mask {i}") for i, data in enumerate(masks, start=1)
+    ]
+    return decoded, ids + [None] * (len(images) - len(masks))

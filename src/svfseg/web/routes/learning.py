@@ -1,0 +1,96 @@
+"""Routes of the page: classes and thresholds, learning, and what is taken away."""
+
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Body, HTTPException, Query
+from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from svfseg.web.project import TASK
+from svfseg.web.results import zip_masks
+from svfseg.web.routes.images import Revision
+from svfseg.web.routes.page_state import ProjectState, WorkerState
+
+router = APIRouter(prefix="/api")
+
+
+class Running(TypedDict):
+    """Whether a job runs now."""
+
+    running: bool
+
+
+class Learn(BaseModel):
+    """How to learn; see `svfseg.FewShotSegmenter`."""
+
+    adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
+    tile: bool = False
+    empty: bool = True
+    size: int | None = None
+
+
+@router.put("/classes")
+def classes(names: list[str], project: ProjectState) -> Revision:
+    """Name the classes, and add some at the end."""
+    project.set_classes(names)
+    return {"revision": project.revision}
+
+
+@router.delete("/classes/{class_id}")
+def remove_class(class_id: int, project: ProjectState) -> Revision:
+    """Remove a class from all masks."""
+    project.remove_class(class_id)
+    return {"revision": project.revision}
+
+
+@router.put("/thresholds/{class_id}")
+def threshold(class_id: int, value: Annotated[float, Body()], project: ProjectState) -> Revision:
+    """Change the threshold of a class."""
+    project.set_threshold(class_id, value)
+    return {"revision": project.revision}
+
+
+@router.post("/learn")
+def learn(how: Learn, worker: WorkerState) -> Running:
+    """Learn from the examples, and predict all other images."""
+    adapt = None if how.adapt == "none" else how.adapt
+    worker.learn(adapt, how.tile, how.empty, how.size)
+    return {"running": True}
+
+
+@router.post("/outline")
+def outline(worker: WorkerState) -> Running:
+    """Predict the images that have no result of what was learned last."""
+    worker.outline()
+    return {"running": True}
+
+
+@router.post("/stop")
+def stop(worker: WorkerState) -> Running:
+    """Stop the job after its present step or image."""
+    worker.stop()
+    return {"running": worker.running}
+
+
+@router.get("/export")
+def export(project: ProjectState, kind: Annotated[str, Query(alias="format")] = "png") -> Response:
+    """Send all masks in a zip file."""
+    name = f"{project.folder.resolve().name}-{kind}.zip"
+    return Response(
+        zip_masks(project, kind), media_type="application/zip", headers=_attachment(name)
+    )
+
+
+@router.get("/task")
+def task(project: ProjectState) -> Response:
+    """Send what was learned, a file for the command line and for Python."""
+    path = project.folder / TASK
+    if not path.is_file():
+        raise HTTPException(404, "nothing was learned yet: mark an example, and learn from it")
+    return FileResponse(path, headers=_attachment(f"{project.folder.resolve().name}.svf"))
+
+
+def _attachment(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}

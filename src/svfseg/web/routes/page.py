@@ -1,0 +1,61 @@
+"""The page itself, the link that lets a browser in, and the state that the page displays."""
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from svfseg.annotations.writers import WRITERS
+from svfseg.segmenter.adaptation import PRESETS
+from svfseg.web.limits import COOKIE
+from svfseg.web.project_view import ProjectView, view_project
+from svfseg.web.routes.page_state import ProjectState, WorkerState
+from svfseg.web.worker import Job
+
+STATIC = Path(__file__).parents[1] / "static"
+
+router = APIRouter()
+
+
+class Progress(TypedDict):
+    """The answer where nothing but the job may have changed."""
+
+    revision: int
+    job: Job
+
+
+class PageView(ProjectView):
+    """The whole state of the page."""
+
+    job: Job
+    formats: list[str]
+    adapt: list[str]
+
+
+@router.get("/")
+def index() -> Response:
+    """Send the page."""
+    return FileResponse(STATIC / "index.html")
+
+
+@router.get("/open/{token}")
+def enter(token: str) -> Response:
+    """Store the token of the link that is printed at the start in the browser."""
+    response = RedirectResponse("/", 303)
+    response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+    return response
+
+
+@router.get("/api/state", response_model=None)
+def state(project: ProjectState, worker: WorkerState, revision: int = -1) -> Progress | PageView:
+    """Give the project, or only the job where nothing changed since a revision."""
+    job = worker.job.copy()
+    if revision == project.revision:
+        return {"revision": revision, "job": job}
+    return {
+        **view_project(project),
+        "job": job,
+        "formats": list(WRITERS),
+        "adapt": list(PRESETS),
+    }

@@ -1,0 +1,35 @@
+"""What the routes of the page work on, as FastAPI dependencies."""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Path, Request
+
+from svfseg.web.project import PageProject
+from svfseg.web.settings import PageSettings
+from svfseg.web.worker import Worker
+
+
+def set_page(app: FastAPI, project: PageProject, worker: Worker, settings: PageSettings) -> None:
+    """Store what the routes of an application work on."""
+    app.state.project, app.state.worker, app.state.settings = project, worker, settings
+
+
+def _project(request: Request) -> PageProject:
+    project: PageProject = request.app.state.project
+    return project
+
+
+def _worker(request: Request) -> Worker:
+    worker: Worker = request.app.state.worker
+    return worker
+
+
+def _settings(request: Request) -> PageSettings:
+    settings: PageSettings = request.app.state.settings
+    return settings
+
+
+ProjectState = Annotated[PageProject, Depends(_project)]
+WorkerState = Annotated[Worker, Depends(_worker)]
+SettingsState = Annotated[PageSettings, Depends(_settings)]
+ImageName = Annotated[str, Path(min_length=1, max_length=200)]

@@ -1,0 +1,97 @@
+"""Routes of the service: tasks are listed, described, removed, downloaded and uploaded."""
+
+import asyncio
+import re
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from svfseg.web.errors import DamagedTaskError
+from svfseg.web.routes.service_state import (
+    DAMAGED,
+    UNKNOWN,
+    Name,
+    TasksState,
+    WorkState,
+    binary_responses,
+)
+from svfseg.web.tasks import NAME, TaskInfo, Tasks
+
+BINARY = "application/octet-stream"
+
+router = APIRouter(prefix="/tasks")
+
+
+class TaskList(BaseModel):
+    """All tasks."""
+
+    tasks: list[TaskInfo]
+    damaged: list[str] = Field(description="Names of the tasks whose files cannot be read.")
+
+
+@router.get("", summary="All tasks")
+async def list_tasks(tasks: TasksState) -> TaskList:
+    """They are the files NAME.svf in the folder of the service."""
+    return await asyncio.to_thread(_list, tasks)
+
+
+@router.get("/{name}", summary="A task", responses={**UNKNOWN, **DAMAGED})
+async def show_task(name: Name, tasks: TasksState) -> TaskInfo:
+    """Its classes, supports, thresholds and settings."""
+    return await asyncio.to_thread(tasks.info, name)
+
+
+@router.delete(
+    "/{name}",
+    summary="Remove a task",
+    status_code=204,
+    responses=UNKNOWN,
+    openapi_extra={"x-curl": "-X DELETE"},
+)
+async def delete_task(name: Name, tasks: TasksState) -> None:
+    """Its file is deleted."""
+    await asyncio.to_thread(tasks.delete, name)
+
+
+@router.get(
+    "/{name}/file",
+    summary="The file of a task",
+    response_class=Response,
+    responses={**binary_responses(BINARY), **UNKNOWN},
+    openapi_extra={"x-curl": "-o crack.svf"},
+)
+async def download(name: Name, tasks: TasksState) -> Response:
+    """It is what svfseg predict and Python read, and what the next route takes."""
+    data = await asyncio.to_thread(tasks.path(name).read_bytes)
+    disposition = {"Content-Disposition": f'attachment; filename="{name}.svf"'}
+    return Response(data, media_type=BINARY, headers=disposition)
+
+
+@router.put(
+    "/{name}/file",
+    summary="Send a task's file",
+    openapi_extra={
+        "x-curl": "-T crack.svf",
+        "requestBody": {
+            "required": True,
+            "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
+        },
+    },
+)
+async def upload(name: Name, request: Request, tasks: TasksState, work: WorkState) -> TaskInfo:
+    """A file that cannot be used is refused, and the old one stays."""
+    data = await request.body()
+    await work.run(work.predicting, lambda: tasks.put(name, data))
+    return await asyncio.to_thread(tasks.info, name)
+
+
+def _list(tasks: Tasks) -> TaskList:
+    readable, damaged = [], []
+    for name in tasks.names():
+        if not re.match(NAME, name):  # no route reaches it
+            continue
+        try:
+            readable.append(tasks.info(name))
+        except DamagedTaskError:
+            damaged.append(name)
+    return TaskList(tasks=readable, damaged=damaged)
