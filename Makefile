@@ -5,8 +5,6 @@
 PYTHON ?= python3
 ENV := .venv/.installed
 EXTRAS := demo app coco peft export openvino labelstudio docs
-# its own pins (Flask 1, Jinja2 3.0) are older than what it works with
-LABEL_STUDIO_ML := label-studio-ml==1.0.9
 empty :=
 comma := ,
 
@@ -31,15 +29,13 @@ setup: $(ENV)
 
 $(ENV): pyproject.toml uv.lock
 	@if command -v uv >/dev/null 2>&1; then \
-		uv sync --locked $(addprefix --extra ,$(EXTRAS)) --group dev \
-		&& uv pip install --python .venv/bin/python --no-deps $(LABEL_STUDIO_ML); \
+		uv sync --locked $(addprefix --extra ,$(EXTRAS)) --group dev; \
 	else \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 			|| { echo "svfseg needs Python 3.11 or later: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }; \
 		test -x .venv/bin/python -a -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv; \
 		.venv/bin/python -m pip install --upgrade 'pip>=25.1' \
-		&& .venv/bin/python -m pip install --editable '.[$(subst $(empty) $(empty),$(comma),$(EXTRAS))]' --group dev \
-		&& .venv/bin/python -m pip install --no-deps $(LABEL_STUDIO_ML); \
+		&& .venv/bin/python -m pip install --editable '.[$(subst $(empty) $(empty),$(comma),$(EXTRAS))]' --group dev; \
 	fi
 	@touch $(ENV)
 

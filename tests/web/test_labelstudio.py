@@ -2,12 +2,15 @@
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import http.server
 import io
 import json
 import logging
 import re
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -18,19 +21,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 from skimage import data
-from werkzeug.serving import make_server
 
 from svfseg import FewShotSegmenter
-from svfseg.web.labelstudio.backend import build_backend, make_app
+from svfseg.web.labelstudio.app import LIMITS, create_backend
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.results import draw_results, read_labeling
 from svfseg.web.labelstudio.rle import decode_bytes, decode_mask, encode_bytes, encode_mask
-from svfseg.web.labelstudio.session import Project
+from svfseg.web.labelstudio.session import LabelStudioSession
+from svfseg.web.limits import Limits
+from svfseg.web.server import listen
 from tests.test_docs import ROOT, script
 
 CONFIG = """<View>
@@ -86,12 +91,12 @@ def test_runs_that_list_their_values_and_soft_edges() -> None:
     [
         (GOLDEN_MASK[:-3], "cut off after 11 bytes"),
         (GOLDEN_MASK[:4], "cut off"),
-        ([0, 0, 1, *GOLDEN_MASK[3:]], "four a pixel of the image"),
+        ([0, 0, 1, *GOLDEN_MASK[3:]], "four per pixel of the image"),
         ([255] * 16, "expected 60 of 8"),
         ([0, 0, 0, 60, 57, 255, 255, 255, 255, 255], "beyond its end"),
-        (["a"], "no list of bytes"),
-        ([300], "no list of bytes"),
-        (None, "no list of bytes"),
+        (["a"], "not a list of bytes"),
+        ([300], "not a list of bytes"),
+        (None, "not a list of bytes"),
     ],
 )
 def test_a_broken_brush_mask_is_refused(rle: Any, message: str) -> None:
@@ -121,7 +126,7 @@ def test_what_a_configuration_offers() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("<View", "no XML"),
+        ("<View", "not XML"),
         ("<View/>", "no BrushLabels"),
         (CONFIG.replace('name="image"', 'name="other"'), "no BrushLabels"),
         (CONFIG.replace("$photo", "photo"), r"expected \$NAME"),
@@ -266,7 +271,7 @@ def test_where_images_may_come_from(photos: Path) -> None:
         ("gone.png", "no image at"),
         ("data:image/png;base64,AAAA", "not an image"),
         ("data:image/png;base64,*", "damaged base64"),
-        ("data:text/plain,hello", "no image in base64"),
+        ("data:text/plain,hello", "not an image in base64"),
         ("", "expected its address"),
     ],
 )
@@ -348,19 +353,18 @@ def blank() -> FewShotSegmenter:
 
 
 @contextlib.contextmanager
-def running(folder: Path, images: Path, **settings: Any) -> Iterator[str]:
-    """The real package's server with a project; its address."""
-    project = Project(folder, ImageSource(images), blank(), wait=0.1, **settings)
-    server = make_server("127.0.0.1", 0, make_app(project), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        project.close()
+def running(folder: Path, images: Path, limits: Limits = LIMITS, **settings: Any) -> Iterator[str]:
+    """The server with a project; its address."""
+    session = LabelStudioSession(folder, ImageSource(images), blank(), wait=0.1, **settings)
+    server = uvicorn.Server(uvicorn.Config(create_backend(session, limits), log_level="warning"))
+    with listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def set_up(url: str, config: str = CONFIG) -> tuple[int, Any]:
@@ -565,40 +569,110 @@ def test_bad_requests_are_answered_and_the_server_lives(photos: Path, tmp_path: 
 def test_a_damaged_project_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "project.json").write_text("{")
     with pytest.raises(ValueError, match="project.json is not JSON, or damaged"):
-        Project(tmp_path, ImageSource(photos), blank())
+        LabelStudioSession(tmp_path, ImageSource(photos), blank())
     (tmp_path / "project.json").unlink()
     (tmp_path / "task.svf").write_text("no task")
     with pytest.raises(ValueError, match="task.svf is no task"):
-        Project(tmp_path, ImageSource(photos), blank())
+        LabelStudioSession(tmp_path, ImageSource(photos), blank())
 
 
-def test_the_class_is_called_as_version_2_documents(photos: Path, tmp_path: Path) -> None:
-    """A base that calls as that line's documentation says; the package itself is not on PyPI."""
+def test_requests_of_label_studio_with_the_protocol_of_version_2(
+    photos: Path, tmp_path: Path
+) -> None:
+    """They bring the labeling configuration along: nothing needs a set-up before."""
+    request = {"tasks": [{"id": 1, "data": {"photo": "turned.png"}}], "project": "1.17",
+               "label_config": CONFIG, "params": {"context": {}}}  # fmt: skip
+    with running(tmp_path / "project", photos) as url:
+        assert ask(url, "/predict", request) == (200, {"results": [], "model_version": "INITIAL"})
+        made = event("ANNOTATION_CREATED", 1, "cat.png", [brushed(cat_mask(), "cat")])
+        assert ask(url, "/webhook", made)[0] == 201
+        version_after(url, "INITIAL")
+        assert set_up(url) == (200, {"model_version": "svfseg-1"})
+        status, answer = ask(url, "/predict", request)
+        assert (status, answer["model_version"]) == (200, "svfseg-1")
+        (prediction,) = answer["results"]
+        assert prediction["model_version"] == "svfseg-1"
+        assert found_masks(prediction)["cat"].any()
 
-    class Base:
-        def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
-            self.values: dict[str, str] = {}
-            self.setup()
 
-        def set(self, key: str, value: str) -> None:
-            self.values[key] = value
+def test_the_answers_of_label_studio_ml(photos: Path, tmp_path: Path) -> None:
+    """What the package label-studio-ml 1.0.9 answered to the same requests."""
+    up = {"status": "UP", "model_dir": None, "v2": "1"}
+    with running(tmp_path / "project", photos) as url:
+        assert ask(url, "/") == ask(url, "/health") == (200, up)
+        assert ask(url, "/metrics") == (200, {})
+        training = {"is_training": False, "backend": "none", "model_version": "INITIAL"}
+        assert ask(url, "/is_training?project=1") == (200, training)
+        assert ask(url, "/predict", {}) == (200, {"results": [], "model_version": "INITIAL"})
+        older = {"versions": [], "model_dir": None, "v2": "1"}
+        assert ask(url, "/versions", {"project": "1.17"}) == (200, older)
+        assert ask(url, "/setup", {"project": "1.17"}) == (200, {"model_version": "INITIAL"})
+        assert ask(url, "/train", {"annotations": []}) == (400, "No annotations found.")
+        assert ask(url, "/train", {"annotations": [{"id": 1}]}) == (201, {})
+        status, answer = ask(url, "/webhook", {"action": "TASKS_CREATED", "tasks": [{"id": 1}]})
+        assert (status, list(answer)) == (201, ["job_id"])
+        assert answer["job_id"].isdecimal()
+        for body in ({}, {"action": 3}, ["action"]):
+            assert ask(url, "/webhook", body)[0] == 400
+        for path in ("/predict", "/setup", "/train"):
+            assert ask(url, path, ["not an object"])[0] == 400
+        for path in ("/job_status", "/docs", "/openapi.json"):
+            assert ask(url, path)[0] == 404
 
-    project = Project(tmp_path, ImageSource(photos), blank(), wait=60)
-    backend = build_backend(Base, project)
-    tasks = [{"id": 1, "data": {"photo": "turned.png"}}]
-    model = backend(project_id="1", label_config=CONFIG)
-    assert model.values == {"model_version": "INITIAL"}
-    assert model.predict(tasks, context={}) == []
-    made = event("ANNOTATION_CREATED", 1, "cat.png", [brushed(cat_mask(), "cat")])
-    made.pop("action")
-    backend("1", label_config=CONFIG).fit("ANNOTATION_CREATED", made)
-    project.fit()
-    model = backend("1", label_config=CONFIG)
-    assert model.values == {"model_version": "svfseg-1"}
-    (prediction,) = model.predict(tasks, context={})
-    assert prediction["model_version"] == "svfseg-1"
-    assert found_masks(prediction)["cat"].any()
-    project.close()
+
+def test_uploads_are_measured(photos: Path, tmp_path: Path) -> None:
+    assert LIMITS.max_bytes == 200_000_000
+    small = dataclasses.replace(LIMITS, max_bytes=10_000)
+    with running(tmp_path / "project", photos, small) as url:
+        status, answer = ask(url, "/webhook", {"action": "x" * 20_000})
+        assert status == 413
+        assert "at most 10,000 bytes" in answer["error"]
+        assert set_up(url)[0] == 200
+
+
+def test_a_bug_is_not_an_answer_about_the_input(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("secret")
+
+    cat = event("ANNOTATION_CREATED", 1, "cat.png", [brushed(cat_mask(), "cat")])
+    with running(tmp_path / "project", photos) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr("svfseg.web.labelstudio.session.draw_results", broken)
+            status, answer = ask(url, "/webhook", cat)
+            assert (status, "a bug of the server" in answer["detail"]) == (500, True)
+        with monkeypatch.context() as patch:
+            patch.setattr(FewShotSegmenter, "fit", broken)
+            assert ask(url, "/webhook", cat)[0] == 201
+            until(lambda: "KeyError: 'secret'" in caplog.text)
+        ask(url, "/webhook", {"action": "START_TRAINING", "project": {"id": 1}})
+        version_after(url, "INITIAL")
+        with monkeypatch.context() as patch:
+            patch.setattr(FewShotSegmenter, "predict", broken)
+            status, answer = predict(url, "cat.png")
+            assert (status, "a bug of the server" in answer["detail"]) == (500, True)
+    assert capsys.readouterr().err.count("Traceback") == 2
+
+
+def test_a_stop_ends_the_command_with_0(photos: Path, tmp_path: Path) -> None:
+    words = ["--project", str(tmp_path), "--images", str(photos), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "svfseg", "label-studio", *words], text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "loading\n"
+        address = re.search(r"http://\S+", process.stderr.readline())
+        assert address is not None
+        assert ask(address[0], "/health")[1]["status"] == "UP"
+        process.terminate()
+        assert process.wait(30) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_documents_table_is_made_from_the_results() -> None:

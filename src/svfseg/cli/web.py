@@ -189,15 +189,17 @@ def run_label_studio(arguments: Sequence[str]) -> None:
         raise InputError(
             f"--newest is {parsed.newest} and --wait {parsed.wait:g}: expected at least 1 and 0"
         )
-    import logging
-
-    from svfseg.segmenter import FewShotSegmenter
-    from svfseg.web.labelstudio.backend import serve_project
-    from svfseg.web.labelstudio.images import ImageSource
-    from svfseg.web.labelstudio.session import Project
-
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    need_packages("fastapi", "uvicorn", extra="labelstudio")
     with listen(parsed.host, parsed.port) as listening:
+        print("loading", file=sys.stderr, flush=True)
+        import logging
+
+        from svfseg.segmenter import FewShotSegmenter
+        from svfseg.web.labelstudio.app import create_backend
+        from svfseg.web.labelstudio.images import ImageSource
+        from svfseg.web.labelstudio.session import LabelStudioSession
+
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         segmenter = FewShotSegmenter.from_pretrained(
             parsed.model,
             adapt=None if parsed.adapt == "none" else parsed.adapt,
@@ -208,5 +210,9 @@ def run_label_studio(arguments: Sequence[str]) -> None:
         )
         token = parsed.api_key or os.environ.get("LABEL_STUDIO_API_KEY")
         images = ImageSource(parsed.images, parsed.url, token)
-        project = Project(parsed.project, images, segmenter, parsed.newest, parsed.wait)
-        serve_project(project, listening)
+        session = LabelStudioSession(parsed.project, images, segmenter, parsed.newest, parsed.wait)
+        backend = create_backend(session)
+        logging.getLogger("svfseg.labelstudio").info(
+            "answers Label Studio on %s", address_of(parsed.host, listening)
+        )
+        serve(backend, listening, 10, lambda: int(session.fitting))

@@ -11,12 +11,16 @@ from typing import Any
 from svfseg.errors import InputError
 
 
-def need_packages(*modules: str) -> None:
-    """Raise InputError with advice where a package of the extra is not installed."""
+def need_packages(*modules: str, extra: str = "app") -> None:
+    """Check that the packages of an extra are installed.
+
+    Raises:
+        InputError: one of them is not; the message says how to install it.
+    """
     for module in modules:
         if importlib.util.find_spec(module) is None:
             name = module.replace("_", "-")
-            raise InputError(f"serving needs the package {name}: pip install 'svfseg[app]'")
+            raise InputError(f"serving needs the package {name}: pip install 'svfseg[{extra}]'")
 
 
 def serve(

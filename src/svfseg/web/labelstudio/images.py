@@ -1,4 +1,4 @@
-"""Images of tasks: from one folder, from the task itself, or from the Label Studio given."""
+"""The images of tasks: from one folder, from the task itself, or from one Label Studio."""
 
 import base64
 import http.client
@@ -7,17 +7,17 @@ import urllib.request
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from PIL import Image, UnidentifiedImageError
 
 from svfseg.annotations.inputs import as_image
-from svfseg.data.images import Array
+from svfseg.data.images import Array, rgb_of
 from svfseg.errors import InputError
 
-# More is no photograph to annotate: a limit on what one address may cost.
-MOST_BYTES = 100_000_000
+# The largest file that is fetched: no photograph to annotate is larger.
+MAX_BYTES = 100_000_000
 _SECONDS = 30
 
 
@@ -36,10 +36,10 @@ class ImageSource:
     """Where images of tasks may come from; all other addresses are refused.
 
     Attributes:
-        folder: files below it; addresses of Label Studio's local files and uploads are looked up
-            there.
-        url: of Label Studio; its images are fetched, where a token is given too.
-        token: of a user of it.
+        folder: files below it are read; Label Studio's addresses of local files and uploads are
+            looked up there. None reads no files.
+        url: address of Label Studio, whose images are fetched where there is a token too.
+        token: of a user of Label Studio.
     """
 
     folder: Path | None = None
@@ -47,27 +47,31 @@ class ImageSource:
     token: str | None = None
 
     def read(self, address: str) -> Array:
-        """The image at an address, (height, width, 3) uint8, upright.
+        """Read the image at an address, (height, width, 3) uint8, upright.
 
         Args:
             address: as tasks hold it.
 
         Raises:
-            MissingFileError: no such file.
-            InputError: an address that is not allowed, or no image there.
+            MissingFileError: there is no such file.
+            InputError: the address is not allowed, or there is no image that can be read.
         """
         if not isinstance(address, str) or not address:
             raise InputError(f"the task's image is {address!r}: expected its address")
-        shown = address if len(address) < 200 else f"{address[:60]}..."
+        short = address if len(address) < 200 else f"{address[:60]}..."
         try:
             if address.startswith("data:"):
-                return _from_bytes(_decode(address), shown)
+                return _from_bytes(_decode(address), short)
             path = self._local(address)
             if path is not None and (path.is_file() or not self._fetches(address)):
                 return as_image(path)
-            return _from_bytes(self._fetch(address), shown)
+            return _from_bytes(self._fetch(address), short)
         except Image.DecompressionBombError as error:
-            raise InputError(f"{shown} is too large an image ({error})") from None
+            raise InputError(f"{short} is too large an image ({error})") from None
+        except InputError:  # some of them are an OSError too
+            raise
+        except OSError as error:
+            raise InputError(f"{short} cannot be read ({error.strerror or error})") from error
 
     def _local(self, address: str) -> Path | None:
         """The file that an address means; None where it names a host, or there is no folder."""
@@ -81,6 +85,8 @@ class ImageSource:
             name = unquote(parts.path.removeprefix("/data/"))
         if self.folder is None:
             return None
+        if "\0" in name:
+            raise InputError(f"{address!r} holds a null character: give the path of a file")
         root = self.folder.resolve()
         path = (root / name).resolve()
         if not path.is_relative_to(root):
@@ -88,14 +94,15 @@ class ImageSource:
         return path
 
     def _fetches(self, address: str) -> bool:
-        named = urlsplit(address).scheme in ("http", "https") or address.startswith("/data/")
-        return bool(self.url and self.token) and named
+        is_url = urlsplit(address).scheme in ("http", "https") or address.startswith("/data/")
+        return bool(self.url and self.token) and is_url
 
     def _fetch(self, address: str) -> bytes:
         if not self._fetches(address):
             raise InputError(
-                f"{address} is not read: give the folder of images with --images, or Label "
-                "Studio's address and token with --url and --api-key"
+                f"{address} is not read: give the folder of the images, or the address and a "
+                "token of Label Studio",
+                settings=("images", "url", "api_key"),
             )
         base, parts = urlsplit(str(self.url)), urlsplit(address)
         if (parts.scheme or base.scheme, parts.netloc or base.netloc) != (base.scheme, base.netloc):
@@ -108,18 +115,18 @@ class ImageSource:
         try:
             opener = urllib.request.build_opener(_NoRedirect)
             with opener.open(request, timeout=_SECONDS) as answer:
-                content: bytes = answer.read(MOST_BYTES + 1)
+                content: bytes = answer.read(MAX_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:
             raise InputError(f"{address} was not fetched ({error}): check the token") from None
-        if len(content) > MOST_BYTES:
-            raise InputError(f"{address} has more than {MOST_BYTES / 1e6:.0f} MB: make it smaller")
+        if len(content) > MAX_BYTES:
+            raise InputError(f"{address} has more than {MAX_BYTES / 1e6:.0f} MB: make it smaller")
         return content
 
 
 def _decode(address: str) -> bytes:
     head, _, body = address.partition(",")
     if not head.endswith(";base64"):
-        raise InputError(f"{head[:60]} is no image in base64")
+        raise InputError(f"{head[:60]} is not an image in base64")
     try:
         return base64.b64decode(body, validate=True)
     except ValueError as error:
@@ -129,11 +136,8 @@ def _decode(address: str) -> bytes:
 def _from_bytes(content: bytes, name: str) -> Array:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise InputError(f"{name} has 16 or 32 bits a pixel: scale it to 8 bits first")
-            opened: Any = image
-            return as_image(opened, name)
+            return rgb_of(image, name, upright=True)
     except UnidentifiedImageError:
         raise InputError(f"{name} is not an image that can be read") from None
     except (OSError, SyntaxError) as error:
-        raise InputError(f"{name} is a damaged image: {error}") from None
+        raise InputError(f"{name} is a damaged image: {error}") from error

@@ -1,24 +1,105 @@
-"""What a labeling configuration offers, and results of annotations as masks and back."""
+"""What a labeling configuration offers; results of annotations as masks, and masks as results."""
 
 import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
+from pydantic import BaseModel, FiniteFloat, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.annotations.marks import draw_marks
 from svfseg.data.images import Array
 from svfseg.errors import InputError
 from svfseg.segmenter import Segmentation
-from svfseg.web.labelstudio.rle import decode_mask, encode_mask
+from svfseg.web.labelstudio.rle import Mask, decode_mask, encode_mask
 
-Result = Mapping[str, Any]
+M = TypeVar("M", bound=BaseModel)
+# A result as Label Studio sends it: anything, until it is read.
+ResultJson = object
 
 _BRUSH = "BrushLabels"
 _CONTROLS = (_BRUSH, "PolygonLabels", "RectangleLabels", "KeyPointLabels")
+
+
+class _Result(BaseModel):
+    """What every result may hold; a result that is not a mark of the image may lack all of it."""
+
+    from_name: str | None = None
+    type: str | None = None
+    value: dict[str, Any] = {}
+
+
+class _Frame(BaseModel):
+    """The image that a result was drawn on."""
+
+    original_width: int
+    original_height: int
+    image_rotation: float | None = None
+
+
+class _Brush(BaseModel):
+    rle: list[Any]
+
+
+class _Polygon(BaseModel):
+    points: list[tuple[FiniteFloat, FiniteFloat]]
+
+
+class _KeyPoint(BaseModel):
+    x: FiniteFloat
+    y: FiniteFloat
+
+
+class _Box(_KeyPoint):
+    width: FiniteFloat
+    height: FiniteFloat
+    rotation: FiniteFloat = 0
+
+
+class _Labels(BaseModel):
+    labels: list[str]
+
+
+class _Mark(NamedTuple):
+    """A mark in pixels; its kind is one of `svfseg.annotations.marks.KINDS`, or "brush"."""
+
+    kind: str
+    points: list[Any]
+    inside: Mask | None = None
+
+
+class BrushValue(TypedDict):
+    """A brush mask of one label."""
+
+    format: str
+    rle: list[int]
+    brushlabels: list[str]
+
+
+class BrushResult(TypedDict):
+    """A result of a prediction: the mask of one class."""
+
+    id: str
+    from_name: str
+    to_name: str
+    type: str
+    original_width: int
+    original_height: int
+    image_rotation: int
+    score: float
+    value: BrushValue
+
+
+class Prediction(TypedDict):
+    """A prediction of a task, as Label Studio reads it."""
+
+    result: list[BrushResult]
+    score: float
+    model_version: str
 
 
 @dataclass(frozen=True)
@@ -26,11 +107,11 @@ class Labeling:
     """The part of a labeling configuration that is about masks of one image.
 
     Attributes:
-        brush: name of the BrushLabels tag, which predictions are given to.
+        brush: name of the BrushLabels tag, which predictions use.
         image: name of the Image tag.
-        key: of the image's address in the data of a task.
-        labels: of the brush: the classes, in their order.
-        controls: name of a tag that marks the image -> all labels it has.
+        key: the key of the image's address in the data of a task.
+        labels: labels of the brush, which are the classes, in their order.
+        controls: name of a tag that marks the image -> all its labels.
     """
 
     brush: str
@@ -41,18 +122,18 @@ class Labeling:
 
 
 def read_labeling(config: str) -> Labeling:
-    """Find the first BrushLabels tag of a configuration, its image and what else marks that.
+    """Find the first BrushLabels tag of a configuration, its image, and what else marks that image.
 
     Args:
         config: the XML of the project's labeling interface.
 
     Raises:
-        InputError: no XML, or no BrushLabels with labels for an Image with a variable.
+        InputError: it is not XML, or has no BrushLabels with labels for an Image with a variable.
     """
     try:
         root = ElementTree.fromstring(config)
     except ElementTree.ParseError as error:
-        raise InputError(f"the labeling configuration is no XML ({error})") from None
+        raise InputError(f"the labeling configuration is not XML ({error})") from None
     images = {tag.get("name"): tag.get("value", "") for tag in root.iter("Image")}
     tags = [tag for kind in _CONTROLS for tag in root.iter(kind) if tag.get("toName") in images]
     brush = next((tag for tag in tags if tag.tag == _BRUSH and _labels(tag)), None)
@@ -72,43 +153,29 @@ def read_labeling(config: str) -> Labeling:
 
 def _labels(tag: ElementTree.Element) -> tuple[str, ...]:
     # an alias is what annotations hold where there is one
-    found = (label.get("alias") or label.get("value") for label in tag.iter("Label"))
-    return tuple(name for name in found if name)
+    names = (label.get("alias") or label.get("value") for label in tag.iter("Label"))
+    return tuple(name for name in names if name)
 
 
-def marked_classes(results: Sequence[Result], labeling: Labeling) -> set[str]:
-    """Labels of the brush that results of an annotation have.
+def marked_classes(results: Sequence[ResultJson], labeling: Labeling) -> set[str]:
+    """Give the labels of the brush that results of an annotation have.
 
     Raises:
-        InputError: a label that the configuration does not have.
+        InputError: a damaged result, or a label that the configuration does not have.
     """
-    return {name for result in results for name in _names(result, labeling)}
+    return {name for result in results for name in _names(_read(_Result, result), labeling)}
 
 
-def _names(result: Result, labeling: Labeling) -> list[str]:
-    """Classes of a result; none of a result that is no mark of the image."""
-    known = labeling.controls.get(result.get("from_name", ""))
-    if known is None:
-        return []
-    given = result.get("value", {}).get(result.get("type", ""), [])
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise InputError(
-            f"unknown label {unknown[0]}: the labeling configuration has {', '.join(known)}"
-        )
-    return [name for name in given if name in labeling.labels]
-
-
-def draw_results(results: Sequence[Result], labeling: Labeling, image: Array) -> Array | None:
-    """The mask of an annotation.
+def draw_results(results: Sequence[ResultJson], labeling: Labeling, image: Array) -> Array | None:
+    """Draw the mask of an annotation.
 
     Polygons, boxes and key points are drawn as `svfseg.annotations.marks.draw_marks` says, brushes
-    over them; results of one label are united, the later label has what two claim.
+    over them. Results of one label are united; where two labels overlap, the later one counts.
 
     Args:
         results: of one annotation.
         labeling: what its project offers.
-        image: (height, width, 3), the task's.
+        image: (height, width, 3) uint8, the image of the task.
 
     Returns:
         (height, width) uint8: 0, 1 ... in the order of the labels, 255 unknown; None where
@@ -117,75 +184,102 @@ def draw_results(results: Sequence[Result], labeling: Labeling, image: Array) ->
     Raises:
         InputError: an unknown label, a damaged result, or one of another image.
     """
-    height, width = image.shape[:2]
     marks: dict[str, list[dict[str, Any]]] = {}
     brushes = []
-    for result in results:
-        try:
-            names = _names(result, labeling)
-            if not names:
-                continue
-            _check_frame(result, image)
-            if result["type"] == "brushlabels":
-                inside = decode_mask(result["value"]["rle"], height, width)
-                brushes += [(labeling.labels.index(name) + 1, inside) for name in names]
-                continue
-            kind, points = _points(result, width, height)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"a result of the annotation is damaged ({error!r})") from None
-        marks.setdefault(kind, []).extend(
-            {"points": points, "class": labeling.labels.index(name) + 1} for name in names
-        )
+    for content in results:
+        result = _read(_Result, content)
+        ids = [labeling.labels.index(name) + 1 for name in _names(result, labeling)]
+        if not ids:
+            continue
+        _check_frame(_read(_Frame, content), image)
+        mark = _mark(result, image)
+        if mark.inside is not None:
+            brushes += [(class_id, mark.inside) for class_id in ids]
+        else:
+            marks.setdefault(mark.kind, []).extend(
+                {"points": mark.points, "class": class_id} for class_id in ids
+            )
     mask = draw_marks(marks, image, len(labeling.labels)).copy()
     for class_id, inside in brushes:
         mask[inside] = class_id
     return mask if ((mask > 0) & (mask < 255)).any() else None
 
 
-def _check_frame(result: Result, image: Array) -> None:
+def _read(kind: type[M], content: object) -> M:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise InputError(
+            f"a result of the annotation is damaged ({where}: {first['msg']})"
+        ) from error
+
+
+def _names(result: _Result, labeling: Labeling) -> list[str]:
+    """Classes of a result; none of a result that is not a mark of the image."""
+    known = labeling.controls.get(result.from_name or "")
+    if known is None:
+        return []
+    names = _read(_Labels, {"labels": result.value.get(result.type or "") or []}).labels
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            f"unknown label {unknown[0]}: the labeling configuration has {', '.join(known)}"
+        )
+    return [name for name in names if name in labeling.labels]
+
+
+def _check_frame(frame: _Frame, image: Array) -> None:
     height, width = image.shape[:2]
-    drawn = result["original_width"], result["original_height"]
-    if drawn != (width, height):
+    if (frame.original_width, frame.original_height) != (width, height):
         raise InputError(
-            f"the annotation was drawn on an image of {drawn[0]}x{drawn[1]}, this one has "
-            f"{width}x{height}: import the image anew"
+            f"the annotation was drawn on an image of {frame.original_width}x"
+            f"{frame.original_height}, this one has {width}x{height}: import the image again"
         )
-    if result.get("image_rotation", 0):
+    if frame.image_rotation:
         raise InputError(
-            f"the image is turned by {result['image_rotation']} degrees in Label Studio: turn the "
-            "file instead, and import it anew"
+            f"the image is turned by {frame.image_rotation:g} degrees in Label Studio: turn the "
+            "file instead, and import it again"
         )
 
 
-def _points(result: Result, width: int, height: int) -> tuple[str, Any]:
-    """Kind and pixels of a mark whose numbers are percents of the image's sides."""
-    value, kind = result["value"], result["type"]
+def _mark(result: _Result, image: Array) -> _Mark:
+    """The pixels of a mark whose numbers are percents of the image's sides."""
+    height, width = image.shape[:2]
     scale = np.array((width, height)) / 100
-    if kind == "polygonlabels":
-        return "polygons", (np.array(value["points"], float) * scale).tolist()
-    corner = np.array((value["x"], value["y"]), float) * scale
-    if kind == "keypointlabels":
-        return "clicks", corner.tolist()
-    if kind != "rectanglelabels":
-        raise InputError(f"a result is of type {kind}: expected one of {', '.join(_CONTROLS)}")
-    # Label Studio turns a box around its first corner: what holds the turned one is the box
-    turn = math.radians(value.get("rotation", 0))
-    across = np.array((math.cos(turn), math.sin(turn))) * value["width"] * scale[0]
-    down = np.array((-math.sin(turn), math.cos(turn))) * value["height"] * scale[1]
+    if result.type == "brushlabels":
+        return _Mark("brush", [], decode_mask(_read(_Brush, result.value).rle, height, width))
+    if result.type == "polygonlabels":
+        points = np.array(_read(_Polygon, result.value).points, float).reshape(-1, 2)
+        return _Mark("polygons", (points * scale).tolist())
+    if result.type == "keypointlabels":
+        point = _read(_KeyPoint, result.value)
+        return _Mark("clicks", (np.array((point.x, point.y)) * scale).tolist())
+    if result.type != "rectanglelabels":
+        raise InputError(
+            f"a result is of type {result.type}: expected one of {', '.join(_CONTROLS).lower()}"
+        )
+    box = _read(_Box, result.value)
+    # Label Studio turns a box around its first corner; the box that holds the turned one is taken
+    corner = np.array((box.x, box.y)) * scale
+    turn = math.radians(box.rotation)
+    across = np.array((math.cos(turn), math.sin(turn))) * box.width * scale[0]
+    down = np.array((-math.sin(turn), math.cos(turn))) * box.height * scale[1]
     corners = np.array([corner, corner + across, corner + down, corner + across + down])
-    return "boxes", [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
+    return _Mark("boxes", [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()])
 
 
-def as_prediction(found: Segmentation, labeling: Labeling, version: str) -> dict[str, Any]:
-    """A prediction of Label Studio: one brush mask for each class that was found.
+def make_prediction(segmentation: Segmentation, labeling: Labeling, version: str) -> Prediction:
+    """Make a prediction of Label Studio: one brush mask for each class that was found.
 
     Args:
-        found: in the image.
-        labeling: what its project offers; classes that it lost are left out.
-        version: of the task.
+        segmentation: of the image.
+        labeling: what the project offers; classes that it has no more are left out.
+        version: of the fitted task.
     """
-    height, width = found.mask.shape
-    results = [
+    height, width = segmentation.mask.shape
+    results: list[BrushResult] = [
         {
             "id": uuid.uuid4().hex[:10],
             "from_name": labeling.brush,
@@ -194,14 +288,14 @@ def as_prediction(found: Segmentation, labeling: Labeling, version: str) -> dict
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "score": found.confidence[name],
+            "score": segmentation.confidence[name],
             "value": {
                 "format": "rle",
-                "rle": encode_mask(found.mask == class_id),
+                "rle": encode_mask(segmentation.mask == class_id),
                 "brushlabels": [name],
             },
         }
-        for class_id, name in enumerate(found.classes, start=1)
-        if name in labeling.labels and (found.mask == class_id).any()
+        for class_id, name in enumerate(segmentation.classes, start=1)
+        if name in labeling.labels and (segmentation.mask == class_id).any()
     ]
-    return {"result": results, "score": found.least_confidence, "model_version": version}
+    return {"result": results, "score": segmentation.least_confidence, "model_version": version}

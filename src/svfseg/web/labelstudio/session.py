@@ -1,36 +1,70 @@
-"""A Label Studio project: predicts on its tasks, and fits on what is submitted."""
+"""The work for one project of Label Studio: predict its tasks, fit on what is submitted there."""
 
 import copy
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.errors import InputError
 from svfseg.files import read_json
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.labelstudio.images import ImageSource
-from svfseg.web.labelstudio.results import Labeling, as_prediction, draw_results, read_labeling
+from svfseg.web.labelstudio.payloads import (
+    AnnotationEvent,
+    AnnotationPayload,
+    AnnotationsEvent,
+    DeletedEvent,
+    Event,
+    Json,
+    TaskPayload,
+    read_payload,
+)
+from svfseg.web.labelstudio.results import (
+    Labeling,
+    Prediction,
+    draw_results,
+    make_prediction,
+    read_labeling,
+)
 from svfseg.web.labelstudio.store import Supports, choose_supports, write_json
 
 log = logging.getLogger("svfseg.labelstudio")
 
-Json = Mapping[str, Any]
+
+class SessionState(TypedDict):
+    """The contents of project.json.
+
+    Attributes:
+        project: id of the project in Label Studio; None before the first annotation.
+        label_config: the labeling configuration; None before it was set up.
+        fits: number of fits so far.
+        edits: number of changes to the annotations so far.
+        fitted: the value of ``edits`` that was fitted last.
+    """
+
+    project: int | None
+    label_config: str | None
+    fits: int
+    edits: int
+    fitted: int
 
 
-class Project:
-    """Predicts on tasks, and fits anew some seconds after annotations were submitted.
+class LabelStudioSession:
+    """Predict tasks, and fit some seconds after annotations were submitted.
 
     The folder holds the fitted task (task.svf), what was submitted (supports/, a file for each
-    task of Label Studio) and project.json; a project that is made of it again goes on from there.
+    task of Label Studio) and project.json. A session with the same folder goes on from there.
 
     Args:
-        folder: made where there is none.
-        images: where images may come from.
-        segmenter: with its parameters, not fitted.
-        newest: of each class, and of the images without any, at most so many are fitted on.
-        wait: seconds without a further annotation after which it fits.
+        folder: where everything is stored; made if it is not there.
+        images: reads the images of tasks.
+        segmenter: has the parameters of the fits; not fitted itself.
+        newest: largest number of annotations to fit on, per class, and of images without any.
+        wait: seconds from the last annotation to the fit.
 
     Raises:
         InputError: a damaged folder, or a task of another model.
@@ -48,44 +82,45 @@ class Project:
         self._blank, self._newest, self._wait = segmenter, newest, wait
         self._lock, self._fitting = threading.RLock(), threading.Lock()
         self._timer: threading.Timer | None = None
-        self._task, self._about = folder / "task.svf", folder / "project.json"
+        self._task_path, self._state_path = folder / "task.svf", folder / "project.json"
         self._supports = Supports(folder / "supports")
-        self._state: dict[str, Any] = {
-            "project": None, "label_config": None, "fits": 0, "edits": 0, "fitted": 0,
-        }  # fmt: skip
-        if self._about.is_file():
-            self._state |= read_json(self._about)
+        self._state = _read_state(self._state_path)
         self._labeling = read_labeling(self.label_config) if self.label_config else None
         self._fitted: FewShotSegmenter | None = None
-        if self._task.is_file():
-            self._fitted = FewShotSegmenter.load(self._task, segmenter.model, segmenter.device)
+        if self._task_path.is_file():
+            self._fitted = FewShotSegmenter.load(self._task_path, segmenter.model, segmenter.device)
         if self._state["edits"] != self._state["fitted"]:
             self._schedule()  # it was stopped before it had fitted
 
     @property
     def label_config(self) -> str | None:
         """The labeling configuration that was set up last."""
-        config: str | None = self._state["label_config"]
-        return config
+        return self._state["label_config"]
 
     @property
     def version(self) -> str | None:
-        """Of the fitted task; None before."""
+        """The version of the fitted task; None before the first fit."""
         return None if self._fitted is None else f"svfseg-{self._state['fits']}"
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a fit runs."""
+        return self._fitting.locked()
 
     def configure(self, label_config: str) -> None:
         """Take a labeling configuration.
 
         Raises:
-            InputError: one without brush labels for an image.
+            InputError: it has no brush labels for an image.
         """
         with self._lock:
             if label_config != self.label_config:
                 self._labeling = read_labeling(label_config)
-                self._change(label_config=label_config)
+                self._state["label_config"] = label_config
+                self._write()
 
-    def predict(self, tasks: Sequence[Json]) -> list[dict[str, Any]]:
-        """Predictions for tasks, in their order; empty where an image cannot be read.
+    def predict(self, tasks: Sequence[TaskPayload]) -> list[Prediction]:
+        """Give predictions for tasks, in their order; empty ones where an image cannot be read.
 
         Raises:
             InputError: no image of the tasks can be read.
@@ -95,49 +130,74 @@ class Project:
         if segmenter is None or labeling is None or version is None:
             log.warning("no predictions yet: submit an annotation that marks a label")
             return []
-        found, errors = [], []
+        predictions: list[Prediction] = []
+        errors = []
         for task in tasks:
             try:
                 image = self.images.read(_address(task, labeling))
-                found.append(as_prediction(segmenter.predict(image), labeling, version))
-            except (ValueError, OSError) as error:
-                errors.append(f"task {task.get('id')}: {error}")
+            except InputError as error:
+                errors.append(f"task {task.id}: {error}")
                 log.warning(errors[-1])
-                found.append({"result": [], "score": 0.0, "model_version": version})
+                predictions.append({"result": [], "score": 0.0, "model_version": version})
+            else:
+                predictions.append(make_prediction(segmenter.predict(image), labeling, version))
         if errors and len(errors) == len(tasks):
             raise InputError(errors[0])
-        return found
+        return predictions
 
-    def receive(self, event: str, data: Json) -> None:
-        """Take an event of Label Studio's webhook; those without annotations are passed over.
+    def receive(self, action: str, data: Json) -> None:
+        """Take an event of Label Studio's webhook; those without annotations change nothing.
+
+        Args:
+            action: name of the event.
+            data: the rest of what was sent.
 
         Raises:
             MissingFileError: the annotated image is not there.
-            InputError: an annotation that cannot be read, or of another project.
+            InputError: the event cannot be read, or is of another project.
         """
-        try:
-            self._take(event, data)
-        except (AttributeError, KeyError, TypeError) as error:
-            log.debug("%s", event, exc_info=True)
-            raise InputError(
-                f"{event} is not as Label Studio's webhook sends it ({error!r}): let it send the "
-                "payload"
-            ) from None
+        project = read_payload(Event, data, action).project
+        number = None if project is None else project.id
+        self._check_owner(number)
+        if project is not None and project.label_config:
+            self.configure(project.label_config)
+        if action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
+            one = read_payload(AnnotationEvent, data, action)
+            self._submit(one.task, one.annotation)
+        elif action == "ANNOTATIONS_CREATED":
+            several = read_payload(AnnotationsEvent, data, action)
+            tasks = {task.id: task for task in several.task}
+            for annotation in several.annotation:
+                if annotation.task not in tasks:
+                    raise InputError(
+                        f"{action} has an annotation of task {annotation.task}, and no such task"
+                    )
+                self._submit(tasks[annotation.task], annotation)
+        elif action in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED"):
+            deleted = read_payload(DeletedEvent, data, action)
+            gone = [*deleted.annotations, *([deleted.annotation] if deleted.annotation else [])]
+            self._forget({annotation.id for annotation in gone})
+        elif action == "START_TRAINING":
+            self._schedule()
+        with self._lock:
+            if self._state["project"] is None and self._state["edits"]:
+                self._state["project"] = number  # whose annotation was taken first
+                self._write()
 
-    def receive_tasks(self, tasks: Iterable[Json]) -> None:
+    def receive_tasks(self, tasks: Iterable[TaskPayload]) -> None:
         """Take annotated tasks, as Label Studio exports them, and fit at once.
 
         Raises:
-            MissingFileError: as in `receive`.
-            InputError: as in `receive` and `fit`.
+            MissingFileError: an annotated image is not there.
+            InputError: an annotation cannot be read; or see `fit`.
         """
         for task in tasks:
-            for annotation in task.get("annotations", ()):
+            for annotation in task.annotations:
                 self._submit(task, annotation)
         self.fit()
 
     def fit(self) -> None:
-        """Fit on what was submitted so far; on failure the task stays as it was.
+        """Fit on what was submitted so far; on failure the fitted task stays as it was.
 
         Raises:
             InputError: see `svfseg.segmenter.FewShotSegmenter.fit`.
@@ -146,77 +206,64 @@ class Project:
             with self._lock:
                 self._stop_timer()
                 edits, labeling = self._state["edits"], self._labeling
-                held = self._supports.newest()
+                records = self._supports.newest()
             if labeling is None:
                 return
-            images, masks, names = choose_supports(held, labeling, self.images, self._newest)
+            images, masks, names = choose_supports(records, labeling, self.images, self._newest)
             fresh = None
             if names:
-                # a copy: the one that is fitted answers meanwhile, and both share the network
+                # a copy: the fitted one answers meanwhile, and both share the network
                 fresh = copy.copy(self._blank).fit(images, masks, names)
-                fresh.save(self._task)
+                fresh.save(self._task_path)
             else:
-                self._task.unlink(missing_ok=True)
+                self._task_path.unlink(missing_ok=True)
             with self._lock:
                 self._fitted = fresh
-                self._change(fits=self._state["fits"] + (fresh is not None), fitted=edits)
+                self._state["fits"] += fresh is not None
+                self._state["fitted"] = edits
+                self._write()
         if fresh is None:
             log.info("nothing is fitted: no annotation marks a label")
         else:
             log.info("%s is fitted on %d image(s): %s", self.version, len(images), ", ".join(names))
 
     def close(self) -> None:
-        """Fit no more by itself."""
+        """Begin no further fit after annotations."""
         with self._lock:
             self._stop_timer()
 
-    def _take(self, event: str, data: Json) -> None:
-        about = data.get("project") or {}
-        self._check_owner(about.get("id"))
-        if about.get("label_config"):
-            self.configure(about["label_config"])
-        if event in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
-            self._submit(data["task"], data["annotation"])
-        elif event == "ANNOTATIONS_CREATED":
-            tasks = {task["id"]: task for task in data["task"]}
-            for annotation in data["annotation"]:
-                self._submit(tasks[annotation["task"]], annotation)
-        elif event in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED"):
-            gone = data.get("annotations") or [data["annotation"]]
-            self._forget({annotation["id"] for annotation in gone})
-        elif event == "START_TRAINING":
-            self._schedule()
-        if self._state["project"] is None and self._state["edits"]:
-            with self._lock:  # whose annotation was taken first
-                self._change(project=about.get("id"))
-
-    def _submit(self, task: Json, annotation: Json) -> None:
-        """Keep an annotation; the newest of a task counts, a skipped one does not."""
-        labeling, results = self._labeling, list(annotation.get("result") or ())
+    def _submit(self, task: TaskPayload, annotation: AnnotationPayload) -> None:
+        """Store an annotation; the newest of a task counts, a skipped one does not."""
+        labeling, results = self._labeling, annotation.result or []
         if labeling is None:
             raise InputError("no labeling configuration yet: connect the model in Label Studio")
-        if annotation.get("was_cancelled"):
-            self._forget({annotation["id"]})
+        if annotation.was_cancelled:
+            self._forget({annotation.id})
             return
-        number, address = task.get("id"), _address(task, labeling)
-        if not isinstance(number, int):
-            raise InputError(f"the task has the id {number!r}: expected a number")
-        # drawn now, so that whoever submits it hears what is wrong
+        address = _address(task, labeling)
+        if not isinstance(task.id, int):
+            raise InputError(f"the task has the id {task.id!r}: expected a number")
+        # drawn now, so that whoever submits it reads what is wrong
         draw_results(results, labeling, self.images.read(address))
         with self._lock:
             edit = self._state["edits"] + 1
-            self._supports.put(number, edit, annotation.get("id"), address, results)
-            self._change(edits=edit)
+            self._supports.put(
+                {"task": task.id, "edit": edit, "annotation": annotation.id, "image": address,
+                 "result": results}
+            )  # fmt: skip
+            self._state["edits"] = edit
+            self._write()
         self._schedule()
 
-    def _forget(self, annotations: set[Any]) -> None:
+    def _forget(self, annotations: set[int | str | None]) -> None:
         with self._lock:
             if not self._supports.drop(annotations):
                 return
-            self._change(edits=self._state["edits"] + 1)
+            self._state["edits"] += 1
+            self._write()
         self._schedule()
 
-    def _check_owner(self, project: Any) -> None:
+    def _check_owner(self, project: int | None) -> None:
         owner = self._state["project"]
         if None not in (project, owner) and project != owner:
             raise InputError(
@@ -224,9 +271,8 @@ class Project:
                 "start another backend with its own folder"
             )
 
-    def _change(self, **values: Any) -> None:
-        self._state |= values
-        write_json(self._about, self._state)
+    def _write(self) -> None:
+        write_json(self._state_path, self._state)
 
     def _schedule(self) -> None:
         with self._lock:
@@ -243,16 +289,37 @@ class Project:
     def _try_fit(self) -> None:
         try:
             self.fit()
-        except Exception as error:  # the server lives, and answers with what it had
-            log.error("not fitted: %s", error, exc_info=not isinstance(error, InputError))
+        except InputError as error:  # the server goes on, with the task that it had
+            log.error("not fitted: %s", error)
+        except Exception:
+            log.exception("not fitted")
 
 
-def _address(task: Json, labeling: Labeling) -> str:
-    data = task.get("data") or {}
-    if not isinstance(data.get(labeling.key), str):
+def _read_state(path: Path) -> SessionState:
+    state: SessionState = {
+        "project": None, "label_config": None, "fits": 0, "edits": 0, "fitted": 0,
+    }  # fmt: skip
+    if not path.is_file():
+        return state
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise InputError(f"{path} is damaged (it is not an object): restore it, or remove it")
+    try:
+        return TypeAdapter(SessionState).validate_python({**state, **stored})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path} is damaged ({where}: {first['msg']}): restore it, or remove it"
+        ) from error
+
+
+def _address(task: TaskPayload, labeling: Labeling) -> str:
+    data = task.data or {}
+    address = data.get(labeling.key)
+    if not isinstance(address, str):
         raise InputError(
             f"the task has no image: expected its address as {labeling.key}, found "
             f"{', '.join(data) or 'nothing'}"
         )
-    address: str = data[labeling.key]
     return address

@@ -1,4 +1,4 @@
-"""What was submitted, a file for each task of Label Studio, and what of it is fitted on."""
+"""The annotations that were submitted, a file for each task, and the ones to fit on."""
 
 import json
 import logging
@@ -8,23 +8,42 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.data.images import Array
+from svfseg.errors import InputError
 from svfseg.files import read_json, replace_file
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.results import Labeling, draw_results, marked_classes
 
 log = logging.getLogger("svfseg.labelstudio")
 
-Json = Mapping[str, Any]
+
+class SupportRecord(TypedDict):
+    """The newest annotation of a task.
+
+    Attributes:
+        task: id of the task in Label Studio.
+        edit: number of the change that brought it; larger is newer.
+        annotation: id of the annotation in Label Studio.
+        image: address of the task's image.
+        result: the annotation's results, as Label Studio sent them.
+    """
+
+    task: int
+    edit: int
+    annotation: int | str | None
+    image: str
+    result: list[Any]
 
 
-class Chosen(NamedTuple):
+class FitInput(NamedTuple):
     """What a segmenter is fitted on.
 
     Attributes:
-        images: (height, width, 3) each.
-        masks: (height, width) of ids each, None of an image without any class.
+        images: (height, width, 3) uint8 each.
+        masks: (height, width) uint8 of ids each; None of an image without any class.
         names: of the ids 1, 2 ...
     """
 
@@ -37,7 +56,7 @@ class Supports:
     """The newest annotation of each task, in a folder.
 
     Args:
-        folder: made where there is none.
+        folder: where the files are; made if it is not there.
 
     Raises:
         InputError: a damaged file in it.
@@ -46,69 +65,78 @@ class Supports:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._held = {held["task"]: held for held in map(read_json, folder.glob("*.json"))}
+        records = [_read_record(path) for path in folder.glob("*.json")]
+        self._records = {record["task"]: record for record in records}
 
-    def put(self, task: int, edit: int, annotation: Any, address: str, results: list[Any]) -> None:
-        """Keep an annotation in place of an older one of that task."""
-        self._held[task] = {
-            "task": task, "edit": edit, "annotation": annotation, "image": address,
-            "result": results,
-        }  # fmt: skip
-        write_json(self._folder / f"{task}.json", self._held[task])
+    def put(self, record: SupportRecord) -> None:
+        """Store an annotation in place of an older one of its task."""
+        self._records[record["task"]] = record
+        write_json(self._folder / f"{record['task']}.json", record)
 
-    def drop(self, annotations: set[Any]) -> bool:
-        """Forget annotations; whether any of them was held."""
-        gone = [task for task, held in self._held.items() if held["annotation"] in annotations]
-        for task in gone:
-            del self._held[task]
+    def drop(self, annotations: set[int | str | None]) -> bool:
+        """Remove annotations by their ids, and say whether any of them was stored."""
+        tasks = [t for t, record in self._records.items() if record["annotation"] in annotations]
+        for task in tasks:
+            del self._records[task]
             (self._folder / f"{task}.json").unlink(missing_ok=True)
-        return bool(gone)
+        return bool(tasks)
 
-    def newest(self) -> list[Json]:
-        """All that is held, the newest first."""
-        return sorted(self._held.values(), key=lambda held: -int(held["edit"]))
+    def newest(self) -> list[SupportRecord]:
+        """Give all annotations, the newest first."""
+        return sorted(self._records.values(), key=lambda record: -record["edit"])
+
+
+def _read_record(path: Path) -> SupportRecord:
+    try:
+        return TypeAdapter(SupportRecord).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path} is damaged ({where}: {first['msg']}): remove it") from error
 
 
 def choose_supports(
-    held: Sequence[Json], labeling: Labeling, images: ImageSource, most: int
-) -> Chosen:
-    """The first of each class and of those without any; what cannot be read is left out.
+    records: Sequence[SupportRecord], labeling: Labeling, images: ImageSource, maximum: int
+) -> FitInput:
+    """Read the first annotations of each class and of those without any class.
+
+    Annotations whose image cannot be read are left out, and the log says so.
 
     Args:
-        held: the newest first.
+        records: the newest first.
         labeling: what the project offers.
-        images: where they come from.
-        most: of each class.
+        images: reads the images.
+        maximum: number of annotations per class.
     """
-    found: list[Array] = []
+    pixels: list[Array] = []
     masks: list[Array | None] = []
     counts: Counter[str] = Counter()
-    for one in held:
+    for record in records:
         try:
-            classes = marked_classes(one["result"], labeling) or {""}
-            if all(counts[name] >= most for name in classes):
+            classes = marked_classes(record["result"], labeling) or {""}
+            if all(counts[name] >= maximum for name in classes):
                 continue
-            image = images.read(one["image"])
-            mask = draw_results(one["result"], labeling, image)
-        except (ValueError, OSError) as error:
-            log.warning("task %s is left out: %s", one["task"], error)
+            image = images.read(record["image"])
+            mask = draw_results(record["result"], labeling, image)
+        except InputError as error:
+            log.warning("task %s is left out: %s", record["task"], error)
             continue
         counts.update(classes)
-        found.append(image)
+        pixels.append(image)
         masks.append(mask)
     ids = {int(i) for mask in masks if mask is not None for i in np.unique(mask)}
     present = [i for i in range(1, len(labeling.labels) + 1) if i in ids]
     # a class that nobody marked yet is not fitted: the ids of the others move up
     moved = np.arange(256, dtype=np.uint8)
     moved[present] = np.arange(1, len(present) + 1)
-    return Chosen(
-        found,
+    return FitInput(
+        pixels,
         [None if mask is None else moved[mask] for mask in masks],
         tuple(labeling.labels[i - 1] for i in present),
     )
 
 
-def write_json(path: Path, content: Json) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write an object whole or not at all."""
     with replace_file(path) as fresh:
         fresh.write_text(json.dumps(content) + "\n", encoding="utf-8", newline="\n")

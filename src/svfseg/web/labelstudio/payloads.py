@@ -1,0 +1,109 @@
+"""The JSON that Label Studio sends, as far as it is read here."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from svfseg.errors import InputError
+
+P = TypeVar("P", bound=BaseModel)
+Json = Mapping[str, Any]
+
+
+class ProjectPayload(BaseModel):
+    """The project that an event is of."""
+
+    id: int | None = None
+    label_config: str | None = None
+
+
+class AnnotationPayload(BaseModel):
+    """An annotation: its results are the marks in an image."""
+
+    id: int | str | None = None
+    task: int | str | None = None
+    result: list[Any] | None = None
+    was_cancelled: bool | None = None
+
+
+class TaskPayload(BaseModel):
+    """A task: its data holds the address of an image."""
+
+    id: int | str | None = None
+    data: dict[str, Any] | None = None
+    annotations: list[AnnotationPayload] = []
+
+
+class Event(BaseModel):
+    """What every event of the webhook holds."""
+
+    project: ProjectPayload | None = None
+
+
+class AnnotationEvent(Event):
+    """One annotation was created or updated."""
+
+    task: TaskPayload
+    annotation: AnnotationPayload
+
+
+class AnnotationsEvent(Event):
+    """Several annotations were created at once."""
+
+    task: list[TaskPayload]
+    annotation: list[AnnotationPayload]
+
+
+class DeletedEvent(Event):
+    """Annotations were deleted: a list, or a single one."""
+
+    annotations: list[AnnotationPayload] = []
+    annotation: AnnotationPayload | None = None
+
+
+class SetupRequest(BaseModel):
+    """The body of /setup."""
+
+    label_config: str | None = Field(default=None, alias="schema")
+
+
+class PredictRequest(BaseModel):
+    """The body of /predict."""
+
+    tasks: list[TaskPayload] = []
+    label_config: str | None = None
+
+
+class TrainRequest(BaseModel):
+    """The body of /train: tasks with their annotations."""
+
+    annotations: list[TaskPayload]
+
+
+class VersionsRequest(BaseModel):
+    """The body of /versions."""
+
+    project: str | int | None = None
+
+
+def read_payload(kind: type[P], content: object, name: str) -> P:
+    """Check JSON of Label Studio.
+
+    Args:
+        kind: what it must be.
+        content: the JSON.
+        name: of the event or object, for the message.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise InputError(
+            f"{name} is not as Label Studio's webhook sends it ({where}: {first['msg']}): let it "
+            "send the payload"
+        ) from error
