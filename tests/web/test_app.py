@@ -16,6 +16,9 @@ from svfseg import FewShotSegmenter
 from svfseg.errors import InputError
 from svfseg.segmenter.negatives import photographs
 from svfseg.segmenter.task_file import read_task
+from svfseg.web.project import PageProject
+from svfseg.web.project_view import view_project
+from svfseg.web.results import final_mask
 from tests.web.browser import (
     browser,
     click_outline,
@@ -276,7 +279,7 @@ def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
         page.keyboard.press("v")
         with page.expect_response("**/grow"):
             page.mouse.click(*place(page, *far))
-        expect(page.locator("#status")).not_to_contain_text("growing")
+        expect(page.locator("#status")).not_to_contain_text("finding the region")
         less = marked()
         assert less[150, 150] == 1
         assert less[row, column] == 0
@@ -285,7 +288,7 @@ def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
         # where no click grew it takes away what is alike at its place
         with page.expect_response("**/grow"):
             page.mouse.click(*place(page, 0.75, 0.75))
-        expect(page.locator("#status")).not_to_contain_text("growing")
+        expect(page.locator("#status")).not_to_contain_text("finding the region")
         assert marked()[150, 150] != 1
         page.keyboard.press("z")
         assert np.array_equal(marked(), region)
@@ -340,7 +343,7 @@ def test_bad_uploads_are_named_and_the_rest_goes_on(scenes: list[Path], tmp_path
         text = page.locator("#messages").inner_text()
         for part in (
             "broken.jpg is a damaged image",
-            "notes.txt is no image",
+            "notes.txt is not an image",
             "bomb.png is too large",
         ):
             assert part in text
@@ -539,6 +542,39 @@ def test_a_bug_is_told_apart_from_what_a_person_can_mend(
         ):
             answer = httpx.post(f"{address}/api/images/scene0.jpg/grow", json=marks)
             assert answer.status_code == 422, marks
+
+
+def test_a_folder_of_an_earlier_version_opens_as_it_was(tmp_path: Path) -> None:
+    """project.json as the first version of the page wrote it, with an image of each kind."""
+    images: dict[str, dict[str, object]] = {
+        "a.jpg": {"width": 4, "height": 3, "marked": [1], "original": "a.jpg", "version": 3},
+        "b.png": {"width": 4, "height": 3, "marked": [], "original": "b.bmp", "version": 2,
+                  "without": True},
+        "c.png": {"width": 4, "height": 3, "marked": [], "original": "c.png", "version": 5,
+                  "found": {"confidence": [0.75], "present": [True], "fit": 1}},
+    }  # fmt: skip
+    stored = {"classes": ["cow", "hay"], "images": images, "learned": 1, "thresholds": [0.4],
+              "as_learned": [0.5], "fits": 2, "ticks": 5}  # fmt: skip
+    (tmp_path / "project.json").write_text(json.dumps(stored))
+    (tmp_path / "found/c").mkdir(parents=True)
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (4, 3), 110).save(tmp_path / "found/c/1.png")  # 0.43
+    Image.new("L", (4, 3), 1).save(tmp_path / "masks/a.png")
+    project = PageProject(tmp_path)
+    view = view_project(project)
+    assert [image["name"] for image in view["images"]] == ["a.jpg", "b.png", "c.png"]
+    assert [image["found"] for image in view["images"]] == [
+        None, None, {"confidence": [0.75], "present": [True], "fit": 1, "old": True}
+    ]  # fmt: skip
+    assert [image["without"] for image in view["images"]] == [False, True, False]
+    masks = [final_mask(project, name) for name in project.names()]
+    assert [None if m is None else int(m.max()) for m in masks] == [1, 0, 1]
+    project.close()
+    assert json.loads((tmp_path / "project.json").read_text()) == stored
+    del images["a.jpg"]["width"]
+    (tmp_path / "project.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"damaged \(images.a.jpg.width: Field required\)"):
+        PageProject(tmp_path)
 
 
 def test_a_folder_of_something_else_is_refused(

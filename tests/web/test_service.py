@@ -343,13 +343,13 @@ def test_bad_input_gets_one_line(served: Running) -> None:
         (predict(client, "no"), 404, "there is no task no"),
         (predict(client, "a.b"), 422, "name is 'a.b'"),
         (predict(client, "x" * 65), 422, "name is"),
-        (predict(client, image=b"text"), 422, "no image that can be read"),
-        (predict(client, image=b""), 422, "no image that can be read"),
+        (predict(client, image=b"text"), 422, "not an image that can be read"),
+        (predict(client, image=b""), 422, "not an image that can be read"),
         (predict(client, image=PHOTO[:2000]), 422, "the image is a damaged image"),
-        (predict(client, image=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), 422, "no image"),
+        (predict(client, image=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), 422, "not an image"),
         (predict(client, image=deep), 422, "16 or 32 bits"),
         (predict(client, image=bomb), 422, "too large"),
-        (predict(client, image=wide), 422, "1000x900, where at most 100,000"),
+        (predict(client, image=wide), 422, "1000x900, expected at most 100,000"),
         (predict(client, query="?format=gif"), 422, "format is 'gif'"),
         (predict(client, query="?threshold=2"), 422, "threshold is '2'"),
         (predict(client, query="?threshold=nan"), 422, "threshold is 'nan'"),
@@ -374,8 +374,8 @@ def test_bad_input_gets_one_line(served: Running) -> None:
         (fit(client, "no", adapt="all", tile="perhaps"), 422, "(and 1 more)"),
         (fit(client, "no", images=(wide,)), 422, "image 1 is too large"),
         (fit(client, "no", negatives=(PHOTO,) * 30), 422, "is too large"),  # in all
-        (client.get("/nothing"), 404, "GET /nothing is no route"),
-        (client.post("/tasks"), 405, "POST /tasks is no route"),
+        (client.get("/nothing"), 404, "GET /nothing is not a route"),
+        (client.post("/tasks"), 405, "POST /tasks is not a route"),
     ):  # fmt: skip
         assert message in line(answer, status)
     assert [each["name"] for each in client.get("/tasks").json()["tasks"]] == ["cat"]
@@ -435,7 +435,7 @@ def test_the_token_is_asked_for(tmp_path: Path) -> None:
         assert server.client.get("/tasks", headers={**cookie, "origin": own}).status_code == 200
         for origin in (other, "null", "http://[", ""):
             answer = server.client.post("/tasks/a/fit", headers={**cookie, "origin": origin})
-            assert "only this service's own" in line(answer, 403)
+            assert "only this service's own pages" in line(answer, 403)
         bearer = {"authorization": "Bearer plain", "origin": other}  # no browser adds that itself
         assert server.client.get("/tasks", headers=bearer).status_code == 200
 
@@ -640,15 +640,15 @@ def test_what_cannot_be_served_is_said_at_the_start(
     monkeypatch.delenv("SVFSEG_TOKEN", raising=False)
     with pytest.raises(ValueError, match="set SVFSEG_TOKEN, or listen on 127.0.0.1"):
         run_serve([*words, "--host", "0.0.0.0"])
-    with pytest.raises(ValueError, match="--max-seconds is 0.0: expected more than 0"):
+    with pytest.raises(ValueError, match="max_seconds is 0.0: expected more than 0"):
         run_serve([*words, "--max-seconds", "0"])
     with pytest.raises(FileNotFoundError, match="is no run folder"):
         run_serve([*words, "--model", "no/such"])
-    with pytest.raises(ValueError, match="choose another --port"):
+    with pytest.raises(ValueError, match="choose another port"):
         run_serve([*words, "--port", "99999"])
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(ValueError, match="choose another --port"),
+        pytest.raises(ValueError, match="choose another port"),
     ):
         run_serve([*words, "--port", str(taken.getsockname()[1])])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

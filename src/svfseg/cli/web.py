@@ -20,27 +20,30 @@ class AppArguments:
     """Mark, learn, look through and save, on a page in the browser."""
 
     project: Positional[Path] = Path("project")
-    """Folder in which all is kept as you go; made if it is not there."""
+    """Folder in which everything is stored while you work; made if it is not there."""
     images: tuple[Path, ...] = ()
-    """Images or folders of images to copy into it, those that it does not have yet."""
+    """Images or folders of images to copy into the project; those it has already are left out.
+    By default none are copied."""
     host: str = "127.0.0.1"
-    """Address to listen on; one that others reach needs a token."""
+    """Address to listen on; an address that other machines reach needs a token."""
     port: int = 7860
     """Port to listen on; 0 takes a free one."""
     token: str | None = None
-    """What browsers must show, by the link that is printed; by default $SVFSEG_TOKEN."""
+    """Token that browsers must send; the printed link holds it. By default $SVFSEG_TOKEN, or
+    no token."""
     allow_host: tuple[str, ...] = ()
-    """Names to answer to beside localhost, such as that of a proxy in front."""
+    """Host names to answer to besides localhost, such as that of a proxy. By default there are
+    none."""
     max_upload: float = 400
-    """Largest upload, MB."""
+    """Size of the largest upload, MB."""
     max_pixels: int = 60_000_000
-    """Most pixels of an image."""
+    """Largest number of pixels of an image."""
     no_browser: bool = False
-    """Only print the address."""
+    """Print the address, and do not open a browser."""
     model: str = "default"
-    """default, a run folder, or owner/name on the Hugging Face hub."""
+    """Base model: default, a run folder, or owner/name on the Hugging Face hub."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 def run_app(arguments: Sequence[str]) -> None:
@@ -59,9 +62,9 @@ def run_app(arguments: Sequence[str]) -> None:
         from svfseg.web.settings import PageSettings
 
         find_model(parsed.model)  # better missed now than after an hour of painting
-        wanted = find_images(parsed.images) if parsed.images else []
+        paths = find_images(parsed.images) if parsed.images else []
         project = PageProject(parsed.project)
-        for path in wanted:
+        for path in paths:
             if not project.has(path.name):
                 try:
                     project.add_image(path.name, path.read_bytes(), parsed.max_pixels)
@@ -80,49 +83,56 @@ def run_app(arguments: Sequence[str]) -> None:
         if not parsed.no_browser and sys.stdout.isatty():
             webbrowser.open(address)
         serve(page, listening, 10, lambda: int(page.state.worker.running))
-        print(f"stopped; all is kept in {parsed.project}")
+        print(f"stopped; everything is stored in {parsed.project}")
 
 
 @dataclass(frozen=True)
 class ServeArguments:
-    """Fit, predict and keep tasks for programs, over HTTP."""
+    """Fit, predict and store tasks for programs, over HTTP."""
 
     tasks: Path = Path("tasks")
-    """Folder of the tasks' files, NAME.svf; made if it is not there."""
+    """Folder with the files of the tasks, NAME.svf; made if it is not there."""
     host: str = "127.0.0.1"
-    """Address to listen on; one that others reach needs a token."""
+    """Address to listen on; an address that other machines reach needs a token."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     token: str | None = None
-    """What requests must carry (Authorization: Bearer TOKEN); by default $SVFSEG_TOKEN, which other
-    users of this machine cannot see."""
+    """Token that requests must carry (Authorization: Bearer TOKEN); other users of this machine see
+    this option, but not the variable. By default $SVFSEG_TOKEN, or no token."""
     allow_host: tuple[str, ...] = ()
-    """Names to answer to beside localhost, such as that of a proxy in front."""
+    """Host names to answer to besides localhost, such as that of a proxy. By default there are
+    none."""
     max_upload: float = 64
-    """Largest upload, MB."""
+    """Size of the largest upload, MB."""
     max_pixels: int = 40_000_000
-    """Most pixels of an image; a fit may have eight times as many in all."""
+    """Largest number of pixels of an image; the images of a fit may have eight times as many
+    together."""
     max_seconds: float = 120
-    """Longest time of a request; on a stop, running ones have as long to finish."""
+    """Longest time of a request, seconds; after a stop, running ones have this long to finish."""
     at_once: int = 16
-    """Requests that may run or wait; more are told to try again."""
+    """Largest number of requests that run or wait; further ones are asked to try again."""
     workers: int = 1
-    """Fits and predictions computed at once; with two, predictions do not wait for a fit."""
+    """Number of fits and predictions that are computed at once; with 2, predictions do not wait for
+    a fit."""
     model: str = "default"
     """Base model of all tasks: default, a run folder, or owner/name on the Hugging Face hub."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 def run_serve(arguments: Sequence[str]) -> None:
     """Run ``svfseg serve --tasks DIR``."""
     parsed = parse(ServeArguments, "serve", arguments)
     need_packages("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-    for name in ("max_upload", "max_pixels", "max_seconds", "at_once", "workers"):
-        if not getattr(parsed, name) > 0:
-            raise InputError(
-                f"--{name.replace('_', '-')} is {getattr(parsed, name)}: expected more than 0"
-            )
+    for name, value in (
+        ("max_upload", parsed.max_upload),
+        ("max_pixels", parsed.max_pixels),
+        ("max_seconds", parsed.max_seconds),
+        ("at_once", parsed.at_once),
+        ("workers", parsed.workers),
+    ):
+        if not value > 0:
+            raise InputError(f"{name} is {value}: expected more than 0", settings=(name,))
     from svfseg.web.limits import Limits
 
     token = parsed.token or os.environ.get("SVFSEG_TOKEN") or None
@@ -147,47 +157,55 @@ def run_serve(arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class LabelStudioArguments:
-    """Answer Label Studio: predict masks of its tasks, fit on what is submitted there."""
+    """Answer Label Studio: predict masks of its tasks, and fit on what is submitted there."""
 
     project: Path
-    """Folder of what was submitted and fitted; made if it is not there. One for each project."""
+    """Folder of what was submitted and fitted, one for each project of Label Studio; made if it is
+    not there."""
     images: Path | None = None
-    """Folder of the images: what Label Studio serves as local files, or its media folder."""
+    """Folder of the images: what Label Studio serves as local files, or its media folder. By
+    default no files are read."""
     url: str | None = None
-    """Address of Label Studio, to fetch images from; needs --api-key too."""
+    """Address of Label Studio, to fetch images from; this needs an API key too. By default no
+    images are fetched."""
     api_key: str | None = None
-    """Legacy token of a user of it; by default $LABEL_STUDIO_API_KEY, which other users of this
-    machine cannot see."""
+    """Legacy token of a user of Label Studio; other users of this machine see this option, but not
+    the variable. By default $LABEL_STUDIO_API_KEY."""
     host: str = "127.0.0.1"
-    """Address to listen on; whoever reaches it can predict and submit, no token is asked for."""
+    """Address to listen on; everyone who reaches it can predict and submit, without a token."""
     port: int = 9090
     """Port to listen on; 0 takes a free one."""
     newest: int = 10
-    """Of each class, and of the images without any, at most so many are fitted on: the newest."""
+    """Largest number of annotations to fit on, per class, and of images without any class; the
+    newest ones are taken."""
     wait: float = 2.0
-    """Seconds without a further annotation before it fits."""
+    """Seconds from the last annotation to the fit."""
     model: str = "default"
-    """default, a run folder, or owner/name on the Hugging Face hub."""
+    """Base model: default, a run folder, or owner/name on the Hugging Face hub."""
     adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
-    """What is tuned on the supports."""
+    """Which weights of the network are tuned on the annotations."""
     size: int | None = None
-    """Side that images or tiles are fitted to, pixels; by default the model's own."""
+    """Side that images or tiles are resized to, pixels. By default the model's own."""
     tile: bool = False
-    """Cut images into squares of --size at their own resolution: for thin or small things."""
+    """Cut images into squares at their own resolution, for thin or small things."""
     never_empty: bool = False
-    """Outline something in every image, whatever the evidence."""
+    """Outline something in every image, even with little evidence."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 def run_label_studio(arguments: Sequence[str]) -> None:
     """Run ``svfseg label-studio --project DIR``."""
     parsed = parse(LabelStudioArguments, "label-studio", arguments)
     if parsed.images is not None and not parsed.images.is_dir():
-        raise MissingFileError(f"no folder at {parsed.images}: give that of the images")
+        raise MissingFileError(
+            f"there is no folder {parsed.images}: expected the folder of the images",
+            settings=("images",),
+        )
     if parsed.newest < 1 or parsed.wait < 0:
         raise InputError(
-            f"--newest is {parsed.newest} and --wait {parsed.wait:g}: expected at least 1 and 0"
+            f"newest is {parsed.newest} and wait {parsed.wait:g}: expected at least 1 and 0",
+            settings=("newest", "wait"),
         )
     need_packages("fastapi", "uvicorn", extra="labelstudio")
     with listen(parsed.host, parsed.port) as listening:

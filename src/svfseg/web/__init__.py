@@ -1,1 +1,1 @@
-"""Fitted tasks over HTTP: a service for programs, a page for people (extra ``app``)."""
+"""The page for people, the service for programs, and the backend for Label Studio."""

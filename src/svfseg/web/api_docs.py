@@ -1,4 +1,4 @@
-"""The page of all routes, made from the OpenAPI description: it loads nothing from elsewhere."""
+"""The page of all routes, made from the OpenAPI description; it loads nothing from other hosts."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,12 +10,13 @@ TEMPLATE = Path(__file__).parent / "templates" / "service.html"
 
 
 def render_reference(schema: Mapping[str, Any], base: str, token: bool) -> str:
-    """An HTML page of an OpenAPI description.
+    """Make an HTML page of an OpenAPI description.
 
     Args:
-        schema: as FastAPI makes it; a route's ``x-curl`` holds the options of its example.
+        schema: the description, as FastAPI makes it; a route's ``x-curl`` has the options of curl
+            in its example.
         base: address of the service, without a slash at its end.
-        token: whether the examples send one.
+        token: whether the examples send a token.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -38,14 +39,14 @@ def _routes(schema: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     *(f for kind in body for f in _fields(schema, body[kind]["schema"], kind)),
                 ],
                 "responses": [
-                    (status, answer["description"], _shown(schema, answer.get("content", {})))
+                    (status, answer["description"], _body(schema, answer.get("content", {})))
                     for status, answer in route["responses"].items()
                 ],
             }
 
 
 def _fields(schema: Mapping[str, Any], node: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The fields of a body, or the body itself where it has none."""
+    """The fields of a body, or the body itself where it has no fields."""
     node = _resolved(schema, node)
     if "properties" not in node:
         return [{"name": "the body", "in": where, "required": True, **_field(schema, node)}]
@@ -66,8 +67,8 @@ def _field(schema: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _shown(schema: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """Kinds of an answer, with the fields of those that have some."""
+def _body(schema: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """The media types of an answer, with the fields of those that have some."""
     kinds = []
     for kind, answer in content.items():
         node = _resolved(schema, answer.get("schema", {}))
@@ -93,8 +94,8 @@ def _type(schema: Mapping[str, Any], node: Mapping[str, Any]) -> str:
 
 def _resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
     while "$ref" in node:
-        found: Mapping[str, Any] = schema
+        target: Mapping[str, Any] = schema
         for part in node["$ref"].removeprefix("#/").split("/"):
-            found = found[part]
-        node = found
+            target = target[part]
+        node = target
     return node

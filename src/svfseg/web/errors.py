@@ -1,4 +1,4 @@
-"""Whatever goes wrong is answered alike: a status and {"error": one clear line}."""
+"""Refusals over HTTP: a status and {"error": one clear line}, whatever went wrong."""
 
 from http import HTTPStatus
 
@@ -13,17 +13,19 @@ from svfseg.errors import InputError
 
 BUG = "this is a bug of the server, not of your input: please report it with the lines of its log"
 
-# for an answer after which the connection ends
+# The header of an answer after which the server closes the connection.
 CLOSE = {"Connection": "close"}
 
 
 class Problem(BaseModel):
     """The body of every refusal."""
 
-    error: str = Field(description="What was found, what was expected, what to do.")
+    error: str = Field(
+        description="One line: what the request holds, what was expected, and what to do."
+    )
 
 
-# for ``responses`` of a route: what any of them may answer
+# The refusals that every route may answer, for its ``responses``.
 PROBLEMS: dict[int | str, dict[str, object]] = {
     status: {"model": Problem, "description": text}
     for status, text in (
@@ -49,12 +51,18 @@ class BusyError(ValueError):
 
 
 def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The answer to a request that is refused."""
+    """Make the answer to a request that is refused.
+
+    Args:
+        status: of the answer.
+        line: what is wrong, and what to do.
+        headers: further ones of the answer.
+    """
     return JSONResponse({"error": " ".join(line.split())}, status, headers)
 
 
 def explain_problems(app: FastAPI) -> None:
-    """Make an application answer in this form.
+    """Make an application answer every error in this form.
 
     An `InputError` is the client's mistake. Any exception without a handler of its own is a bug of
     the program: the answer says so, and the server writes the traceback to its log.
@@ -64,7 +72,7 @@ def explain_problems(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         line = str(error.detail)
         if line == HTTPStatus(error.status_code).phrase:  # raised by the framework, which says less
-            line = f"{request.method} {request.url.path} is no route: /docs lists what there is"
+            line = f"{request.method} {request.url.path} is not a route: /docs lists all routes"
         elif error.status_code == 400:
             line = f"the body cannot be read ({line}): send it as /docs says"
         return problem(error.status_code, line, dict(error.headers or {}))
@@ -75,10 +83,10 @@ def explain_problems(app: FastAPI) -> None:
         if "UploadFile" in first["msg"]:
             first = {**first, "msg": "expected a file"}
         where = ".".join(map(str, first["loc"][1:])) or "the body"
-        found, expected = first.get("input"), str(first["msg"])
-        shown = f" is {found!r:.60}" if isinstance(found, (str, int, float)) else ""
-        rest = f" (and {len(more)} more)" if more else ""
-        line = f"{where}{shown}: {expected[:1].lower()}{expected[1:]}{rest}; see /docs"
+        value, expected = first.get("input"), str(first["msg"])
+        what = f" is {value!r:.60}" if isinstance(value, (str, int, float)) else ""
+        others = f" (and {len(more)} more)" if more else ""
+        line = f"{where}{what}: {expected[:1].lower()}{expected[1:]}{others}; see /docs"
         return problem(422, line)
 
     @app.exception_handler(UnknownNameError)

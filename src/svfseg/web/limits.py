@@ -1,4 +1,4 @@
-"""What a request may be: who asks, under which name, how large, how many at once, how long."""
+"""The limits of requests: token, host name, size, number at once, and seconds."""
 
 import asyncio
 import contextlib
@@ -16,24 +16,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from svfseg.web.errors import CLOSE, problem
 
 COOKIE = "svfseg_token"
-# A refusal waits this long for the rest of an upload, then closes the connection.
+# A refusal reads an upload for this long, so that the client reads the answer, then closes.
 DRAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let in.
+    """What a request may be; all others are refused.
 
     Attributes:
-        token: what requests carry as ``Authorization: Bearer`` or in the cookie; None: nothing.
-        local: only Host headers that name this machine's loopback are answered, so that no page
-            of a site whose name was made to point here reads anything.
-        hosts: further names to answer to, as of a proxy in front.
-        max_bytes: of a request's body.
-        at_once: requests that are in, waiting ones too.
-        seconds: that a request may take, its upload too.
-        open_paths: paths that need no token; one that ends with ``/*`` opens all below.
-        uncounted_paths: paths that are answered when the house is full.
+        token: what requests must have as ``Authorization: Bearer`` or in the cookie; None asks for
+            no token.
+        local: whether only requests are answered whose Host header names this machine's loopback;
+            a site whose name was made to point to this machine then reads nothing.
+        hosts: further host names that are answered, such as that of a proxy.
+        max_bytes: largest body of a request, bytes.
+        at_once: largest number of requests that run or wait.
+        seconds: longest time of a request with its upload, seconds.
+        open_paths: paths that need no token; one that ends with ``/*`` stands for all below it.
+        uncounted_paths: paths that are answered whatever number of requests run or wait.
     """
 
     token: str | None = None
@@ -47,11 +48,11 @@ class Limits:
 
 
 class Gate:
-    """ASGI middleware that keeps `Limits`; what it refuses never reaches the application.
+    """ASGI middleware that refuses requests beyond `Limits`: they never reach the application.
 
     Args:
         app: the application.
-        limits: to keep.
+        limits: what a request may be.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
@@ -60,18 +61,19 @@ class Gate:
         self.inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request, or pass it on within the limits."""
+        """Refuse a request, or pass it on to the application."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # nothing here speaks WebSocket, so nothing passes unasked
+        if scope["type"] != "http":  # no route here is a WebSocket
             await send({"type": "websocket.close", "code": 1008})
             return
         counted = not _covers(self.limits.uncounted_paths, scope["path"])
         request = Request(scope)
         refusal = self._refusal(request, counted)
         if refusal is not None:
-            if "expect" not in request.headers:  # else nothing is sent before it is asked for
+            # a client that expects 100 Continue has not sent its body yet
+            if "expect" not in request.headers:
                 await self._drain(receive)
             await refusal(scope, receive, send)
             return
@@ -88,7 +90,7 @@ class Gate:
             return problem(
                 421,
                 f"the request is for {host or 'no host'}: this service answers to localhost and "
-                "127.0.0.1; start it with --allow-host for another name",
+                "127.0.0.1; the administrator can start it with another name in allow_host",
                 CLOSE,
             )
         bearer = _is_token(limits.token, _bearer(request))
@@ -98,15 +100,15 @@ class Gate:
                 return problem(401, line, {"WWW-Authenticate": "Bearer", **CLOSE})
             # a browser sends cookies, and reaches this machine, for pages of any site
             origin = request.headers.get("origin")
-            asking = "" if origin is None else origin.partition("//")[2]
-            if origin is not None and asking != host and _hostname(asking) not in limits.hosts:
-                line = f"the request is of a page of {origin}: only this service's own may ask"
+            site = "" if origin is None else origin.partition("//")[2]
+            if origin is not None and site != host and _hostname(site) not in limits.hosts:
+                line = f"the request is from a page of {origin}: only this service's own pages may"
                 return problem(403, line, CLOSE)
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > limits.max_bytes:
             return problem(413, self._too_large(f"{int(length):,} bytes"), CLOSE)
         if counted and self.inside >= limits.at_once:
-            line = f"{self.inside} requests are waiting or running, and no more may: try again"
+            line = f"{self.inside} requests are waiting or running, as many as may: try again"
             return problem(503, line, {"Retry-After": "5", **CLOSE})
         return None
 
@@ -124,7 +126,7 @@ class Gate:
             size += len(message.get("body", b""))
             if size > self.limits.max_bytes:  # a stream need not say its length
                 await self._drain(receive, message)
-                raise HTTPException(413, self._too_large("more"), CLOSE)
+                raise HTTPException(413, self._too_large("more bytes"), CLOSE)
             return message
 
         try:
@@ -134,27 +136,29 @@ class Gate:
             if started or not clock.expired():
                 raise
             line = (
-                f"it took more than {self.limits.seconds:g} s: what was begun goes on, what still "
-                "waited was dropped; send less, or start the service with a larger --max-seconds"
+                f"it took more than {self.limits.seconds:g} s: a job that had begun goes on, a "
+                "waiting one was dropped; send less, or let the administrator start the service "
+                "with a larger max_seconds"
             )
             await problem(504, line, CLOSE)(scope, receive, send)
 
     async def _drain(self, receive: Receive, message: Message | None = None) -> None:
-        """Drop the rest of an upload, for a while: who still sends does not read the answer."""
+        """Read an upload to its end, for a while: a client that still sends reads no answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while message is None or message.get("more_body", False):
                     message = await receive()
 
-    def _too_large(self, found: str) -> str:
+    def _too_large(self, size: str) -> str:
         return (
-            f"the upload has {found}, and at most {self.limits.max_bytes:,} bytes are read: send "
-            "smaller or fewer images, or start the service with a larger --max-upload"
+            f"the upload has {size}, and at most {self.limits.max_bytes:,} bytes are read: send "
+            "smaller or fewer images; the administrator can start the service with a larger "
+            "max_upload"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's loopback."""
+    """Say whether a host name or address is this machine's loopback."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -169,15 +173,15 @@ def _hostname(host: str) -> str:
 
 
 def _bearer(request: Request) -> str | None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    return given.strip() if scheme.lower() == "bearer" else None
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _is_token(token: str | None, given: str | None) -> bool:
-    """Compared in a time that says nothing of where they differ."""
-    if token is None or given is None:
+def _is_token(token: str | None, sent: str | None) -> bool:
+    """Compared in a time that does not depend on where the two differ."""
+    if token is None or sent is None:
         return False
-    return hmac.compare_digest(token.encode(), given.encode("latin-1", "replace"))
+    return hmac.compare_digest(token.encode(), sent.encode("latin-1", "replace"))
 
 
 def _covers(paths: Collection[str], path: str) -> bool:

@@ -1,24 +1,25 @@
-"""What the service did, as Prometheus reads it."""
+"""The metrics of the service, for Prometheus."""
 
 import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# a request that no route matched, or that was refused before one was sought
+# The route of a request that none matched, or that was refused before.
 NO_ROUTE = "none"
 
 
 class Metrics:
-    """Counters of one application, in a registry of their own.
+    """The metrics of one application, in a registry of their own.
 
     Args:
-        loaded: gives the number of tasks in memory.
-        busy: gives the number of fits and predictions that run or wait.
+        count_loaded: gives the number of tasks in memory.
+        count_jobs: gives the number of fits and predictions that run or wait.
     """
 
-    def __init__(self, loaded: Callable[[], int], busy: Callable[[], int]) -> None:
+    def __init__(self, count_loaded: Callable[[], int], count_jobs: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "svfseg_requests", "Requests answered", ["method", "route", "status"], registry=registry
@@ -28,17 +29,19 @@ class Metrics:
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100), registry=registry,
         )  # fmt: skip
         self.images = Counter("svfseg_images", "Images predicted", registry=registry)
-        Gauge("svfseg_tasks_loaded", "Tasks in memory", registry=registry).set_function(loaded)
+        Gauge("svfseg_tasks_loaded", "Tasks in memory", registry=registry).set_function(
+            count_loaded
+        )
         Gauge("svfseg_busy", "Fits and predictions running or waiting", registry=registry
-              ).set_function(busy)  # fmt: skip
+              ).set_function(count_jobs)  # fmt: skip
 
 
 class Meter:
-    """ASGI middleware that counts every request, the refused ones too: the outermost.
+    """ASGI middleware that counts every request, also the refused ones, so it is the outermost.
 
     Args:
         app: the application.
-        metrics: where to count.
+        metrics: where they are counted.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -60,7 +63,8 @@ class Meter:
         try:
             await self.app(scope, receive, answer)
         finally:
-            # the template, not the path: names of tasks would make a series each
-            route = getattr(scope.get("route"), "path", NO_ROUTE)
+            # the route's template: each name of a task would make a metric of its own
+            matched = scope.get("route")
+            route = matched.path if isinstance(matched, Route) else NO_ROUTE
             self.metrics.requests.labels(scope["method"], route, status).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)

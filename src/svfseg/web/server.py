@@ -1,4 +1,4 @@
-"""A socket to listen on, and a server that answers on it until it is told to stop."""
+"""Open a socket to listen on, and answer on it until SIGTERM or SIGINT."""
 
 import importlib.util
 import os
@@ -6,9 +6,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from svfseg.errors import InputError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 
 def need_packages(*modules: str, extra: str = "app") -> None:
@@ -24,16 +27,16 @@ def need_packages(*modules: str, extra: str = "app") -> None:
 
 
 def serve(
-    app: Any, listening: socket.socket, seconds: float, count_jobs: Callable[[], int]
+    app: "ASGIApp", listening: socket.socket, seconds: float, count_jobs: Callable[[], int]
 ) -> None:
     """Answer until SIGTERM or SIGINT, and let running requests finish.
 
     Args:
         app: an ASGI application.
-        listening: where.
-        seconds: that they have for it.
-        count_jobs: gives the number of jobs in threads of the application; those that still run
-            in the end are given up.
+        listening: the socket, see `listen`.
+        seconds: longest time that running requests have to finish.
+        count_jobs: gives the number of jobs in threads of the application; the process does not
+            wait for jobs that still run in the end.
     """
     import uvicorn
 
@@ -41,39 +44,52 @@ def serve(
     config.timeout_graceful_shutdown = max(1, int(seconds))
     server = uvicorn.Server(config)
 
-    # uvicorn raises the signal again once it has stopped: a stop that was asked for is no failure
+    # uvicorn raises the signal again once it has stopped, which would be a failure of the process
     def stop(*_: object) -> None:
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server.run(sockets=[listening])
-    if count_jobs():  # nobody waits for them any more; files are whole in any case
+    if count_jobs():  # nobody waits for them any more, and no file is left half written
         sys.stdout.flush()
         os._exit(0)
 
 
 def is_local_host(host: str, token: str | None) -> bool:
-    """Whether only this machine reaches an address; one that others reach needs a token."""
+    """Say whether only this machine reaches an address.
+
+    Args:
+        host: address to listen on.
+        token: what requests must carry; None asks for no token.
+
+    Raises:
+        InputError: other machines reach the address, and there is no token.
+    """
     from svfseg.web.limits import is_loopback
 
     local = is_loopback(host)
     if not local and token is None:
         raise InputError(
-            f"--host {host} is reached by others, and there is no token: set SVFSEG_TOKEN, or "
-            "listen on 127.0.0.1"
+            f"other machines reach {host}, and there is no token: set SVFSEG_TOKEN, or listen on "
+            "127.0.0.1",
+            settings=("host",),
         )
     return local
 
 
 def address_of(host: str, listening: socket.socket) -> str:
-    """The URL of a listening socket, for a person to open."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listening.getsockname()[1]}"
+    """Give the URL of a listening socket, for a person to open."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}"
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a socket to answer on; port 0 takes a free one.
+    """Open a socket to answer on.
+
+    Args:
+        host: address to listen on.
+        port: to listen on; 0 takes a free one.
 
     Raises:
         InputError: the address cannot be listened on.
@@ -82,12 +98,13 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
-        # strerror of a socket says the address once more
-        number = getattr(error, "errno", None)
+        # the text of an OSError of a socket holds the address once more
+        number = error.errno if isinstance(error, OSError) else None
         why = str(error) if number is None or number < 0 else os.strerror(number)
         raise InputError(
-            f"cannot listen on {host}, port {port} ({why}): choose another --port, 0 for a free "
-            "one, or another --host"
+            f"cannot listen on {host}, port {port} ({why}): choose another port, 0 for a free one, "
+            "or another host",
+            settings=("host", "port"),
         ) from error
     # asyncio does this for sockets that it opens: without it every answer waits 40 ms for an ACK
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""Images and masks out of the bytes of an upload, which may be anything."""
+"""Decode the images and masks of uploads, whose bytes may be anything."""
 
 import io
 
@@ -7,34 +7,40 @@ from PIL import Image
 from svfseg.data.images import Array, ids_of, rgb_of
 from svfseg.errors import InputError
 
-# What photographs and masks come as; the others of Pillow are seldom met and often attacked.
+# Pillow reads more formats, but they are rare, and their decoders are often attacked.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 
 def decode_image(data: bytes, max_pixels: int, name: str = "the image") -> Array:
-    """(height, width, 3) uint8 RGB of a file's bytes, upright as its EXIF data says.
+    """Decode an image, upright as its EXIF data says.
 
     Args:
-        data: the file.
-        max_pixels: that its header may claim; nothing is decoded beyond.
-        name: for messages.
+        data: the bytes of the file.
+        max_pixels: largest number of pixels in its header; a larger image is not decoded.
+        name: of the image, for messages.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
 
     Raises:
-        InputError: not an image, damaged, too large, or of more than 8 bits a channel.
+        InputError: not an image, damaged, too large, or of more than 8 bits per channel.
     """
     return rgb_of(_open(data, max_pixels, name), name, upright=True)
 
 
 def decode_mask(data: bytes, max_pixels: int, name: str = "the mask") -> Array:
-    """(height, width) uint8 of class ids, of a file's bytes.
+    """Decode a mask.
 
     Args:
-        data: the file.
-        max_pixels: that its header may claim.
-        name: for messages.
+        data: the bytes of the file.
+        max_pixels: largest number of pixels in its header; a larger mask is not decoded.
+        name: of the mask, for messages.
+
+    Returns:
+        (height, width) uint8 of class ids.
 
     Raises:
-        InputError: not an image, damaged, too large, or one that holds no ids.
+        InputError: not an image, damaged, too large, or one that does not hold ids.
     """
     return ids_of(_open(data, max_pixels, name), name)
 
@@ -43,15 +49,15 @@ def _open(data: bytes, max_pixels: int, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         size = f"{image.width}x{image.height}, "
-        few = image.width * image.height <= max_pixels
-    except Image.DecompressionBombError:  # Pillow's own bound, where ours is above
-        size, few = "", False
+        fits = image.width * image.height <= max_pixels
+    except Image.DecompressionBombError:  # Pillow's own limit, where ours is larger
+        size, fits = "", False
     except Exception as error:  # decoders fail in many ways on what only looks like an image
         raise InputError(
-            f"{name} is no image that can be read: send one of {', '.join(FORMATS)}"
+            f"{name} is not an image that can be read: send one of {', '.join(FORMATS)}"
         ) from error
-    if not few:
+    if not fits:
         raise InputError(
-            f"{name} is too large: {size}where at most {max_pixels:,} pixels may be; scale it down"
+            f"{name} is too large: {size}expected at most {max_pixels:,} pixels; scale it down"
         )
     return image

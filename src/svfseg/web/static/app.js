@@ -24,11 +24,11 @@ let starting = null; // the job that was asked for and is not confirmed yet
 let saveTimer = 0;
 let pollTimer = 0;
 let lost = false;
-let told = Date.now() / 1000; // errors of jobs that began before are old news
+let reported = Date.now() / 1000; // errors of jobs that began before were displayed already
 
 const editor = new Editor($("stage"), { changed: onPainted, grow: growRegion });
 
-// ---- talking to the program
+// ---- requests
 
 async function ask(path, options = {}) {
   let response;
@@ -70,8 +70,8 @@ async function poll() {
       render();
     }
     renderJob();
-    if (!job.running && job.error && job.began > told) {
-      told = job.began;
+    if (!job.running && job.error && job.began > reported) {
+      reported = job.began;
       say(job.error);
     }
   }
@@ -91,7 +91,7 @@ function say(line) {
   while ($("messages").children.length > 3) $("messages").firstChild.remove();
 }
 
-// It goes by itself, but not under somebody's eyes.
+// A message disappears by itself, but not while the pointer or the focus is on it.
 function leaveInTime(note, milliseconds) {
   let timer = setTimeout(() => note.remove(), milliseconds);
   const hold = () => clearTimeout(timer);
@@ -292,7 +292,7 @@ async function growRegion(clicks) {
     const kind = inside.length > 1 ? "scribbles" : "clicks";
     marks[kind].push({ points: kind === "clicks" ? inside[0] : inside, class: without ? 0 : classId });
   }
-  $("status").textContent = "growing the region";
+  $("status").textContent = "finding the region";
   const response = await ask(to(current, "grow"), json("POST", marks));
   const region = response ? await grey(await response.blob()) : null;
   renderStatus();
@@ -315,7 +315,7 @@ async function setWithout(value) {
 
 async function clearMarks() {
   await flush();
-  if (record(current).marked.length && !window.confirm(`Forget what is marked in ${current}?`)) return;
+  if (record(current).marked.length && !window.confirm(`Remove all marks from ${current}?`)) return;
   if (await ask(to(current, "mask"), { method: "DELETE" })) await reopen();
 }
 
@@ -388,8 +388,8 @@ async function addClass() {
 
 async function removeClass(id) {
   await flush();
-  const more = id <= state.learned ? ", and what was learned and found with it" : "";
-  if (!window.confirm(`Remove ${state.classes[id - 1]}, all that is marked as it${more}?`)) return;
+  const more = id <= state.learned ? ", and everything that was learned and found" : "";
+  if (!window.confirm(`Remove the class ${state.classes[id - 1]}, its marks${more}?`)) return;
   if (await ask(`/api/classes/${id}`, { method: "DELETE" })) {
     await poll();
     if (current) await open(current);
@@ -582,7 +582,7 @@ async function download(path) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
-// ---- hands
+// ---- buttons and keys
 
 document.querySelectorAll("[data-tool]").forEach((button) => {
   button.addEventListener("click", () => chooseTool(button.dataset.tool));
@@ -602,7 +602,7 @@ const clicks = {
   clear: clearMarks,
   remove: async () => {
     const name = current;
-    if (!window.confirm(`Take ${name} out of the project, with what is marked in it?`)) return;
+    if (!window.confirm(`Remove ${name} and its marks from the project?`)) return;
     unsaved = false;
     if (await ask(to(name), { method: "DELETE" })) await poll();
   },
