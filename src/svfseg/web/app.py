@@ -12,7 +12,7 @@ from svfseg.web.errors import explain_problems
 from svfseg.web.limits import Gate
 from svfseg.web.project import PageProject
 from svfseg.web.routes import images, learning, marks, page
-from svfseg.web.routes.page_state import set_page
+from svfseg.web.routes.page_dependencies import set_page
 from svfseg.web.settings import PageSettings
 from svfseg.web.worker import Worker
 

@@ -12,7 +12,7 @@ from svfseg.web.limits import Gate
 from svfseg.web.metrics import Meter, Metrics
 from svfseg.web.routes import fit, monitoring, predict
 from svfseg.web.routes import tasks as task_files
-from svfseg.web.routes.service_state import set_service
+from svfseg.web.routes.service_dependencies import set_service
 from svfseg.web.settings import ServiceSettings
 from svfseg.web.tasks import Tasks
 from svfseg.web.work import Work

@@ -56,7 +56,7 @@ def _session(request: Request) -> LabelStudioSession:
     return session
 
 
-Session = Annotated[LabelStudioSession, Depends(_session)]
+SessionDep = Annotated[LabelStudioSession, Depends(_session)]
 
 
 def create_backend(session: LabelStudioSession, limits: Limits = LIMITS) -> FastAPI:
@@ -96,7 +96,7 @@ def metrics() -> dict[str, str]:
 
 
 @router.post("/setup")
-def setup(body: SetupRequest, session: Session) -> ModelVersion:
+def setup(body: SetupRequest, session: SessionDep) -> ModelVersion:
     """Take the labeling configuration, and give the version of the fitted task."""
     if body.label_config:
         session.configure(body.label_config)
@@ -104,7 +104,7 @@ def setup(body: SetupRequest, session: Session) -> ModelVersion:
 
 
 @router.post("/predict")
-def predict(body: PredictRequest, session: Session) -> Predictions:
+def predict(body: PredictRequest, session: SessionDep) -> Predictions:
     """Predict tasks; the configuration that comes with them is the project's present one."""
     if body.label_config:
         session.configure(body.label_config)
@@ -113,7 +113,7 @@ def predict(body: PredictRequest, session: Session) -> Predictions:
 
 
 @router.post("/webhook", status_code=201)
-def webhook(event: dict[str, Any], session: Session) -> dict[str, str]:
+def webhook(event: dict[str, Any], session: SessionDep) -> dict[str, str]:
     """Take an event; a fit begins some seconds after the last one."""
     action = event.get("action")
     if not isinstance(action, str):
@@ -123,7 +123,7 @@ def webhook(event: dict[str, Any], session: Session) -> dict[str, str]:
 
 
 @router.post("/train", status_code=201, response_model=None)
-def train(body: TrainRequest, session: Session) -> dict[str, str] | JSONResponse:
+def train(body: TrainRequest, session: SessionDep) -> dict[str, str] | JSONResponse:
     """Take annotated tasks, and fit before the answer."""
     if not body.annotations:
         return JSONResponse("No annotations found.", 400)
@@ -132,7 +132,7 @@ def train(body: TrainRequest, session: Session) -> dict[str, str] | JSONResponse
 
 
 @router.get("/is_training")
-def is_training(session: Session) -> dict[str, str | bool]:
+def is_training(session: SessionDep) -> dict[str, str | bool]:
     """Say that nobody needs to wait: the task that was fitted last answers during a fit."""
     version = session.version or INITIAL
     return {"is_training": False, "backend": "none", "model_version": version}

@@ -9,7 +9,7 @@ from fastapi import APIRouter, File, Form, UploadFile
 from svfseg.data.images import Array
 from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
-from svfseg.web.routes.service_state import ClassName, Name, SettingsState, TasksState, WorkState
+from svfseg.web.routes.service_dependencies import ClassName, Name, SettingsDep, TasksDep, WorkDep
 from svfseg.web.tasks import MAX_SIZE, TaskInfo
 from svfseg.web.uploads import decode_image, decode_mask
 
@@ -34,9 +34,9 @@ async def fit(
         list[UploadFile],
         File(description="The masks of these images, in the same order: PNG files of class ids."),
     ],
-    tasks: TasksState,
-    work: WorkState,
-    settings: SettingsState,
+    tasks: TasksDep,
+    work: WorkDep,
+    settings: SettingsDep,
     negatives: Annotated[
         list[UploadFile] | None, File(description="Images that show none of the classes.")
     ] = None,

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from svfseg.errors import InputError
 from svfseg.web.project import PageProject
 from svfseg.web.results import draw_thumbnail
-from svfseg.web.routes.page_state import ImageName, ProjectState, SettingsState
+from svfseg.web.routes.page_dependencies import ImageName, ProjectDep, SettingsDep
 
 SMALL, LARGE = 240, 1600
 
@@ -33,7 +33,7 @@ class Revision(TypedDict):
 
 @router.post("")
 def add(
-    images: Annotated[list[UploadFile], File()], project: ProjectState, settings: SettingsState
+    images: Annotated[list[UploadFile], File()], project: ProjectDep, settings: SettingsDep
 ) -> Added:
     """Add the images that can be read, and name the others."""
     names, problems = [], []
@@ -47,15 +47,13 @@ def add(
 
 
 @router.get("/{name}")
-def image(name: ImageName, project: ProjectState) -> Response:
+def image(name: ImageName, project: ProjectDep) -> Response:
     """Send the file of an image."""
     return FileResponse(project.path(name))
 
 
 @router.get("/{name}/drawn")
-def drawn(
-    name: ImageName, project: ProjectState, version: str = "", large: bool = False
-) -> Response:
+def drawn(name: ImageName, project: ProjectDep, version: str = "", large: bool = False) -> Response:
     """Send a small picture with the mask laid over it; each version has its own address."""
     project.path(name)
     data = _thumbnail(project, name, version, LARGE if large else SMALL)
@@ -63,7 +61,7 @@ def drawn(
 
 
 @router.delete("/{name}")
-def remove(name: ImageName, project: ProjectState) -> Revision:
+def remove(name: ImageName, project: ProjectDep) -> Revision:
     """Remove an image from the project."""
     project.remove_image(name)
     return {"revision": project.revision}

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from svfseg.web.project import TASK
 from svfseg.web.results import zip_masks
 from svfseg.web.routes.images import Revision
-from svfseg.web.routes.page_state import ProjectState, WorkerState
+from svfseg.web.routes.page_dependencies import ProjectDep, WorkerDep
 
 router = APIRouter(prefix="/api")
 
@@ -32,28 +32,28 @@ class Learn(BaseModel):
 
 
 @router.put("/classes")
-def classes(names: list[str], project: ProjectState) -> Revision:
+def classes(names: list[str], project: ProjectDep) -> Revision:
     """Name the classes, and add some at the end."""
     project.set_classes(names)
     return {"revision": project.revision}
 
 
 @router.delete("/classes/{class_id}")
-def remove_class(class_id: int, project: ProjectState) -> Revision:
+def remove_class(class_id: int, project: ProjectDep) -> Revision:
     """Remove a class from all masks."""
     project.remove_class(class_id)
     return {"revision": project.revision}
 
 
 @router.put("/thresholds/{class_id}")
-def threshold(class_id: int, value: Annotated[float, Body()], project: ProjectState) -> Revision:
+def threshold(class_id: int, value: Annotated[float, Body()], project: ProjectDep) -> Revision:
     """Change the threshold of a class."""
     project.set_threshold(class_id, value)
     return {"revision": project.revision}
 
 
 @router.post("/learn")
-def learn(how: Learn, worker: WorkerState) -> Running:
+def learn(how: Learn, worker: WorkerDep) -> Running:
     """Learn from the examples, and predict all other images."""
     adapt = None if how.adapt == "none" else how.adapt
     worker.learn(adapt, how.tile, how.empty, how.size)
@@ -61,21 +61,21 @@ def learn(how: Learn, worker: WorkerState) -> Running:
 
 
 @router.post("/outline")
-def outline(worker: WorkerState) -> Running:
+def outline(worker: WorkerDep) -> Running:
     """Predict the images that have no result of what was learned last."""
     worker.outline()
     return {"running": True}
 
 
 @router.post("/stop")
-def stop(worker: WorkerState) -> Running:
+def stop(worker: WorkerDep) -> Running:
     """Stop the job after its present step or image."""
     worker.stop()
     return {"running": worker.running}
 
 
 @router.get("/export")
-def export(project: ProjectState, kind: Annotated[str, Query(alias="format")] = "png") -> Response:
+def export(project: ProjectDep, kind: Annotated[str, Query(alias="format")] = "png") -> Response:
     """Send all masks in a zip file."""
     name = f"{project.folder.resolve().name}-{kind}.zip"
     return Response(
@@ -84,7 +84,7 @@ def export(project: ProjectState, kind: Annotated[str, Query(alias="format")] = 
 
 
 @router.get("/task")
-def task(project: ProjectState) -> Response:
+def task(project: ProjectDep) -> Response:
     """Send what was learned, a file for the command line and for Python."""
     path = project.folder / TASK
     if not path.is_file():

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from svfseg.annotations.marks import draw_marks
 from svfseg.data.images import Array
 from svfseg.web.project_file import work_size
-from svfseg.web.routes.page_state import ImageName, ProjectState, SettingsState
+from svfseg.web.routes.page_dependencies import ImageName, ProjectDep, SettingsDep
 from svfseg.web.uploads import decode_mask
 
 Point = tuple[FiniteFloat, FiniteFloat]
@@ -61,7 +61,7 @@ class Marks(BaseModel):
 
 
 @router.get("/mask")
-def mask(name: ImageName, project: ProjectState) -> Response:
+def mask(name: ImageName, project: ProjectDep) -> Response:
     """Send what is marked, as a grey PNG of ids, of the size at which it is painted."""
     return _png(project.mask(name))
 
@@ -70,27 +70,27 @@ def mask(name: ImageName, project: ProjectState) -> Response:
 def mark(
     name: ImageName,
     data: Annotated[bytes, Body(media_type="image/png")],
-    project: ProjectState,
-    settings: SettingsState,
+    project: ProjectDep,
+    settings: SettingsDep,
 ) -> Version:
     """Store what is marked, a PNG of ids."""
     return {"version": project.set_mask(name, decode_mask(data, settings.max_pixels))}
 
 
 @router.delete("/mask")
-def unmark(name: ImageName, project: ProjectState) -> Version:
+def unmark(name: ImageName, project: ProjectDep) -> Version:
     """Remove all marks of an image."""
     return {"version": project.forget_marks(name)}
 
 
 @router.put("/without")
-def without(name: ImageName, value: Annotated[bool, Body()], project: ProjectState) -> Version:
+def without(name: ImageName, value: Annotated[bool, Body()], project: ProjectDep) -> Version:
     """Say that an image shows none of the classes, or take that back."""
     return {"version": project.set_without(name, value)}
 
 
 @router.post("/grow")
-def grow(name: ImageName, marks: Marks, project: ProjectState) -> Response:
+def grow(name: ImageName, marks: Marks, project: ProjectDep) -> Response:
     """Send the region that clicks and scribbles stand for, as a grey PNG of ids."""
     with Image.open(project.path(name)) as image:
         size = work_size(*image.size)
@@ -100,7 +100,7 @@ def grow(name: ImageName, marks: Marks, project: ProjectState) -> Response:
 
 
 @router.get("/found/{class_id}")
-def found(name: ImageName, class_id: int, project: ProjectState) -> Response:
+def found(name: ImageName, class_id: int, project: ProjectDep) -> Response:
     """Send the probabilities of a class in 1/255, of the size at which masks are painted."""
     with Image.open(project.probability_path(name, class_id)) as image:
         return _png(np.asarray(image))

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from svfseg._version import __version__
 from svfseg.web.api_docs import render_reference
-from svfseg.web.routes.service_state import MetricsState, SettingsState, binary_responses
+from svfseg.web.routes.service_dependencies import MetricsDep, SettingsDep, binary_responses
 
 # The page of routes runs no script and loads nothing.
 POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
@@ -36,14 +36,14 @@ async def health() -> Health:
     response_class=Response,
     responses=binary_responses("text/plain"),
 )
-async def figures(metrics: MetricsState) -> Response:
+async def figures(metrics: MetricsDep) -> Response:
     """Requests, their seconds, predicted images, tasks in memory, and jobs that run or wait."""
     text = prometheus_client.generate_latest(metrics.registry)
     return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
 @router.get("/docs", include_in_schema=False)
-async def reference(request: Request, settings: SettingsState) -> HTMLResponse:
+async def reference(request: Request, settings: SettingsDep) -> HTMLResponse:
     """Show every route with an example."""
     app: FastAPI = request.app
     base = str(request.base_url).rstrip("/")

@@ -10,7 +10,7 @@ from svfseg.annotations.writers import WRITERS
 from svfseg.segmenter.adaptation import PRESETS
 from svfseg.web.limits import COOKIE
 from svfseg.web.project_view import ProjectView, view_project
-from svfseg.web.routes.page_state import ProjectState, WorkerState
+from svfseg.web.routes.page_dependencies import ProjectDep, WorkerDep
 from svfseg.web.worker import Job
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -48,7 +48,7 @@ def enter(token: str) -> Response:
 
 
 @router.get("/api/state", response_model=None)
-def state(project: ProjectState, worker: WorkerState, revision: int = -1) -> Progress | PageView:
+def state(project: ProjectDep, worker: WorkerDep, revision: int = -1) -> Progress | PageView:
     """Give the project, or only the job where nothing changed since a revision."""
     job = worker.job.copy()
     if revision == project.revision:

@@ -16,14 +16,14 @@ from pydantic import BaseModel, Field
 from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array
 from svfseg.segmenter import FewShotSegmenter, Segmentation
-from svfseg.web.routes.service_state import (
+from svfseg.web.routes.service_dependencies import (
     DAMAGED,
     UNKNOWN,
-    MetricsState,
+    MetricsDep,
     Name,
-    SettingsState,
-    TasksState,
-    WorkState,
+    SettingsDep,
+    TasksDep,
+    WorkDep,
     binary_responses,
 )
 from svfseg.web.uploads import decode_image
@@ -64,10 +64,10 @@ class Prediction(BaseModel):
 async def predict(
     name: Name,
     image: Annotated[UploadFile, File(description="The image.")],
-    tasks: TasksState,
-    work: WorkState,
-    metrics: MetricsState,
-    settings: SettingsState,
+    tasks: TasksDep,
+    work: WorkDep,
+    metrics: MetricsDep,
+    settings: SettingsDep,
     format: Annotated[
         Literal["json", "png", "geojson", "coco", "labelme"],
         Query(description="json holds the mask and what is known of it, png the mask alone."),

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from svfseg.web.errors import DamagedTaskError
-from svfseg.web.routes.service_state import (
+from svfseg.web.routes.service_dependencies import (
     DAMAGED,
     UNKNOWN,
     Name,
-    TasksState,
-    WorkState,
+    TasksDep,
+    WorkDep,
     binary_responses,
 )
 from svfseg.web.tasks import NAME, TaskInfo, Tasks
@@ -30,13 +30,13 @@ class TaskList(BaseModel):
 
 
 @router.get("", summary="All tasks")
-async def list_tasks(tasks: TasksState) -> TaskList:
+async def list_tasks(tasks: TasksDep) -> TaskList:
     """They are the files NAME.svf in the folder of the service."""
     return await asyncio.to_thread(_list, tasks)
 
 
 @router.get("/{name}", summary="A task", responses={**UNKNOWN, **DAMAGED})
-async def show_task(name: Name, tasks: TasksState) -> TaskInfo:
+async def show_task(name: Name, tasks: TasksDep) -> TaskInfo:
     """Its classes, supports, thresholds and settings."""
     return await asyncio.to_thread(tasks.info, name)
 
@@ -48,7 +48,7 @@ async def show_task(name: Name, tasks: TasksState) -> TaskInfo:
     responses=UNKNOWN,
     openapi_extra={"x-curl": "-X DELETE"},
 )
-async def delete_task(name: Name, tasks: TasksState) -> None:
+async def delete_task(name: Name, tasks: TasksDep) -> None:
     """Its file is deleted."""
     await asyncio.to_thread(tasks.delete, name)
 
@@ -60,7 +60,7 @@ async def delete_task(name: Name, tasks: TasksState) -> None:
     responses={**binary_responses(BINARY), **UNKNOWN},
     openapi_extra={"x-curl": "-o crack.svf"},
 )
-async def download(name: Name, tasks: TasksState) -> Response:
+async def download(name: Name, tasks: TasksDep) -> Response:
     """It is what svfseg predict and Python read, and what the next route takes."""
     data = await asyncio.to_thread(tasks.path(name).read_bytes)
     disposition = {"Content-Disposition": f'attachment; filename="{name}.svf"'}
@@ -78,7 +78,7 @@ async def download(name: Name, tasks: TasksState) -> Response:
         },
     },
 )
-async def upload(name: Name, request: Request, tasks: TasksState, work: WorkState) -> TaskInfo:
+async def upload(name: Name, request: Request, tasks: TasksDep, work: WorkDep) -> TaskInfo:
     """A file that cannot be used is refused, and the old one stays."""
     data = await request.body()
     await work.run(work.predicting, lambda: tasks.put(name, data))

@@ -41,10 +41,10 @@ def _settings(request: Request) -> ServiceSettings:
     return settings
 
 
-TasksState = Annotated[Tasks, Depends(_tasks)]
-WorkState = Annotated[Work, Depends(_work)]
-MetricsState = Annotated[Metrics, Depends(_metrics)]
-SettingsState = Annotated[ServiceSettings, Depends(_settings)]
+TasksDep = Annotated[Tasks, Depends(_tasks)]
+WorkDep = Annotated[Work, Depends(_work)]
+MetricsDep = Annotated[Metrics, Depends(_metrics)]
+SettingsDep = Annotated[ServiceSettings, Depends(_settings)]
 
 Name = Annotated[str, fastapi.Path(pattern=NAME, description="Name of the task.")]
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]

@@ -29,7 +29,7 @@ def _settings(request: Request) -> PageSettings:
     return settings
 
 
-ProjectState = Annotated[PageProject, Depends(_project)]
-WorkerState = Annotated[Worker, Depends(_worker)]
-SettingsState = Annotated[PageSettings, Depends(_settings)]
+ProjectDep = Annotated[PageProject, Depends(_project)]
+WorkerDep = Annotated[Worker, Depends(_worker)]
+SettingsDep = Annotated[PageSettings, Depends(_settings)]
 ImageName = Annotated[str, Path(min_length=1, max_length=200)]
