@@ -168,7 +168,7 @@ def test_what_was_done_is_there_after_a_reload_and_on_another_machine(
             page.keyboard.press("Enter")
             expect(page.locator("#which")).to_have_text("part")
             expect(page.locator("#threshold")).to_be_enabled()
-            assert read_task(tmp_path / "a/task.svf").about["classes"] == ["part"]
+            assert read_task(tmp_path / "a/task.svf").metadata["classes"] == ["part"]
             before["classes"] = ["part"]
             mask = httpx.get(f"{address}/api/images/scene0.jpg/mask").content
         (tmp_path / "a").rename(tmp_path / "b")  # as copied to another machine

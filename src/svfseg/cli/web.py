@@ -223,7 +223,7 @@ def run_label_studio(arguments: Sequence[str]) -> None:
             adapt=None if parsed.adapt == "none" else parsed.adapt,
             size=parsed.size,
             tile=parsed.tile,
-            empty=not parsed.never_empty,
+            reject_absent=not parsed.never_empty,
             device=parsed.device,
         )
         token = parsed.api_key or os.environ.get("LABEL_STUDIO_API_KEY")

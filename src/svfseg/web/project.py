@@ -322,7 +322,7 @@ class PageProject:
         """Store what was learned; every earlier result becomes an old one."""
         with self.lock:
             segmenter.save(self.folder / TASK)
-            thresholds = [rule.threshold for rule in segmenter.rules_.values()]
+            thresholds = [rule.threshold for rule in segmenter.thresholds_.values()]
             self.state["learned"] = len(segmenter.classes_)
             self.state["thresholds"], self.state["as_learned"] = thresholds, list(thresholds)
             self.state["fits"] += 1

@@ -14,7 +14,7 @@ from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco
 from svfseg.data.images import Array, overlay, read_mask
 from svfseg.errors import InputError
-from svfseg.segmenter.calibration import decide
+from svfseg.segmenter.thresholds import assign_classes
 from svfseg.web.project import PageProject
 from svfseg.web.project_file import is_example
 from svfseg.web.project_view import COLORS
@@ -44,7 +44,7 @@ def final_mask(project: PageProject, name: str) -> Array | None:
     maps = [read_mask(project.probability_path(name, i)) for i in range(1, len(present) + 1)]
     thresholds = project.state["thresholds"][: len(present)]
     stacked = torch.from_numpy(np.stack(maps)).float() / 255
-    return decide(stacked, thresholds, present).numpy()
+    return assign_classes(stacked, thresholds, present).numpy()
 
 
 def draw_thumbnail(project: PageProject, name: str, side: int) -> Image.Image:

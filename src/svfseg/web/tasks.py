@@ -218,7 +218,7 @@ def _check_range(name: str, value: float, minimum: float, maximum: float) -> Non
 
 def _describe(name: str, path: Path) -> TaskInfo:
     try:
-        stored = _StoredTask.model_validate(read_task(path).about)
+        stored = _StoredTask.model_validate(read_task(path).metadata)
         thresholds = dict(zip(stored.classes, stored.rules, strict=False))
         return TaskInfo(
             name=name,

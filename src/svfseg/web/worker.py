@@ -3,14 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.annotations.inputs import as_image
 from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
+from svfseg.segmenter.events import TuningStep
 from svfseg.web.errors import BUG, BusyError
 from svfseg.web.project import TASK, PageProject
 from svfseg.web.project_file import is_example
@@ -70,13 +70,13 @@ class Worker:
         """Whether a job runs."""
         return self.job["running"]
 
-    def learn(self, adapt: str | None, tile: bool, empty: bool, size: int | None) -> None:
+    def learn(self, adapt: str | None, tile: bool, reject_absent: bool, size: int | None) -> None:
         """Learn from the examples, then predict all other images.
 
         Args:
             adapt: see `svfseg.FewShotSegmenter`, as for the other parameters.
             tile: see there.
-            empty: see there.
+            reject_absent: see there.
             size: see there.
 
         Raises:
@@ -89,7 +89,12 @@ class Worker:
             if not any(mask is not None and (mask == class_id).any() for mask in masks):
                 raise InputError(f"mark {name} in at least one image first")
         segmenter = FewShotSegmenter(
-            self.model, adapt=adapt, tile=tile, empty=empty, size=size, device=self.device
+            self.model,
+            adapt=adapt,
+            tile=tile,
+            reject_absent=reject_absent,
+            size=size,
+            device=self.device,
         )
 
         def work() -> None:
@@ -169,8 +174,8 @@ class Worker:
         self._thread = threading.Thread(target=run, name=kind, daemon=True)
         self._thread.start()
 
-    def _report_step(self, step: Mapping[str, Any]) -> None:
-        self.job["done"], self.job["of"] = step["step"], step["steps"]
+    def _report_step(self, event: TuningStep) -> None:
+        self.job["done"], self.job["of"] = event.step, event.steps
         if self._stop.is_set():
             raise _StoppedError
 

@@ -102,7 +102,7 @@ def _with_threshold(segmenter: FewShotSegmenter, threshold: float | None) -> Few
     if threshold is None:
         return segmenter
     own = copy.copy(segmenter)  # other requests use the same one
-    own.rules_ = {i: replace(rule, threshold=threshold) for i, rule in own.rules_.items()}
+    own.thresholds_ = {i: replace(rule, threshold=threshold) for i, rule in own.thresholds_.items()}
     return own
 
 
@@ -115,7 +115,7 @@ def _prediction(result: Segmentation, segmenter: FewShotSegmenter) -> Prediction
         mask=base64.b64encode(_png(result.mask, len(ids))).decode(),
         confidence=result.confidence,
         share={name: round(float((result.mask == i).mean()), 5) for i, name in ids},
-        threshold={name: segmenter.rules_[i].threshold for i, name in ids},
+        threshold={name: segmenter.thresholds_[i].threshold for i, name in ids},
     )
 
 
