@@ -4,7 +4,9 @@
 
 PYTHON ?= python3
 ENV := .venv/.installed
-EXTRAS := demo app coco peft export openvino labelstudio docs
+EXTRAS := all openvino labelstudio docs
+# its own pins (Flask 1, Jinja2 3.0) are older than what it works with
+LABEL_STUDIO_ML := label-studio-ml==1.0.9
 empty :=
 comma := ,
 

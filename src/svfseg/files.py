@@ -105,13 +105,14 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(base) / "svfseg"
 
 
-def packaged(module: str, package: str, name: str) -> Path:
-    """A file that a package carries.
+def packaged(module: str, package: str, name: str, extra: str) -> Path:
+    """Find a file that another package carries.
 
     Args:
-        module: that is imported.
-        package: to install, for the message.
-        name: of the file inside the module's folder.
+        module: the module of that package, which is imported.
+        package: the package's name, for the message.
+        name: the file's path inside the module's folder.
+        extra: the extra of svfseg that installs the package, for the message.
 
     Raises:
         InputError: the package or the file is not there.
@@ -120,7 +121,7 @@ def packaged(module: str, package: str, name: str) -> Path:
         folder = importlib.import_module(module).__path__[0]
     except ImportError as error:
         raise InputError(
-            f"the stickers need the package {package}: pip install 'svfseg[demo]'"
+            f"the package {package} is not installed: pip install 'svfseg[{extra}]'"
         ) from error
     path = Path(folder) / name
     if not path.is_file():

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from svfseg.annotations.random_walk import walk_shares
 from svfseg.data.images import Array
 from svfseg.errors import InputError
 
@@ -21,8 +22,8 @@ _IN, _OUT = 0.6, 0.4
 def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Array:
     """A mask of class ids from marks, all in pixels (x, y) of the image.
 
-    The rule. A *polygon* is its inside. All else is grown by a random walker (Grady, PAMI 2006;
-    scikit-image) over the image's colours from seeds: for a *box* the middle half of it is the
+    The rule. A *polygon* is its inside. All else is grown by random walks (Grady, PAMI 2006)
+    over the image's colours from seeds: for a *box* the middle half of it is the
     class, all outside is not; a *scribble* (a line of points) and a *click* are the class where
     drawn, and the image's border is not; where marks of another class or of background say what is
     not, only the border beyond a tenth of the image from any mark of the class. A pixel whose walks
@@ -85,8 +86,6 @@ def _grow(
     image: Array, marks: Sequence[tuple[str, int, list[tuple[float, float]]]], class_id: int
 ) -> Array:
     """0, 1 and 255 by random walks from the marks of a class against all others."""
-    from skimage.segmentation import random_walker  # here: it takes a second to import
-
     height, width = image.shape[:2]
     ratio = min(1.0, _SIDE / max(height, width))
     size = (max(8, round(width * ratio)), max(8, round(height * ratio)))
@@ -121,15 +120,10 @@ def _grow(
         else:
             for x, y in scaled.tolist():
                 pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=value)
-    labels = np.asarray(seeds).astype(int)
-    # prob_tol: a share may leave [0, 1] by its tolerance of 0.001, and that is no news
-    walks: npt.NDArray[np.float64] = random_walker(
-        small, labels, beta=700, mode="cg_j", return_full_prob=True, channel_axis=-1, prob_tol=1
-    )
+    labels = np.asarray(seeds)
+    walks = walk_shares(small, labels == 1, labels == 2)
     share = np.asarray(
-        Image.fromarray(walks[0].astype(np.float32)).resize(
-            (width, height), Image.Resampling.BILINEAR
-        )
+        Image.fromarray(walks.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     )
     return np.where(share > _IN, 1, np.where(share < _OUT, 0, UNKNOWN)).astype(np.uint8)
 

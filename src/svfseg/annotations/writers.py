@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from svfseg.annotations.outlines import Ring, number_parts, simplify, trace_rings
 from svfseg.data.images import Array
 from svfseg.files import read_json, replace_file
 
-Ring = npt.NDArray[np.float64]
 # Corners of an outline may lie off it by this, in pixels.
 TOLERANCE = 0.75
 # Smaller specks are no objects of their own.
@@ -50,22 +50,16 @@ def things(mask: Array) -> list[Thing]:
     Args:
         mask: (height, width) of ids, 0 being background.
     """
-    from skimage import measure
-
-    find: Any = measure  # its functions have no types
     found = []
     for class_id in sorted(set(np.unique(mask).tolist()) - {0, 255}):
-        numbered = find.label(mask == class_id, connectivity=1)
+        numbered = number_parts(mask == class_id)
         for number in range(1, int(numbered.max()) + 1):
             part = numbered == number
             if part.sum() < LEAST_AREA:
                 continue
             rings = [
-                # a pixel's middle is at half; one row and column were added around
-                np.clip(
-                    find.approximate_polygon(ring, TOLERANCE)[:, ::-1] - 0.5, 0, part.shape[::-1]
-                )
-                for ring in find.find_contours(np.pad(part, 1).astype(float), 0.5)
+                np.clip(simplify(ring, TOLERANCE), 0, part.shape[::-1])
+                for ring in trace_rings(part)
             ]
             rings = sorted((r for r in rings if len(r) > 3), key=lambda ring: -abs(_area(ring)))
             if rings:

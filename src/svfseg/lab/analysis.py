@@ -1,6 +1,7 @@
 """`svfseg analyze`: what a run learned, as one page and as JSON."""
 
 import base64
+import importlib.util
 import io
 import json
 from collections.abc import Sequence
@@ -62,8 +63,9 @@ def analyze(
 
     Raises:
         MissingFileError: no run, checkpoint or data.
-        InputError: the base weights were random, or nothing was tuned.
+        InputError: the base weights were random, nothing was tuned, or matplotlib is missing.
     """
+    _need_matplotlib()
     run, out = Path(run), Path(out)
     config = run_config(run)
     if config.model.backbone.weights == "none" and not config.model.base_learner:
@@ -110,6 +112,12 @@ def analyze(
     page = _page(content, config, spectra, focus, pictures(before, after, source, drawn, config))
     (out / "analysis.html").write_text(page)
     return out / "analysis.html"
+
+
+def _need_matplotlib() -> None:
+    """Refuse before minutes of work, not after them."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("plots need the package matplotlib: pip install 'svfseg[lab]'")
 
 
 def stage_changes(spectra: Sequence[LayerSpectrum]) -> list[dict[str, Any]]:

