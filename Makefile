@@ -4,13 +4,14 @@
 
 PYTHON ?= python3
 ENV := .venv/.installed
+COVERAGE := 85
 EXTRAS := all openvino labelstudio docs
 # its own pins (Flask 1, Jinja2 3.0) are older than what it works with
 LABEL_STUDIO_ML := label-studio-ml==1.0.9
 empty :=
 comma := ,
 
-.PHONY: demo test lint docs setup clean
+.PHONY: demo test coverage lint docs setup clean
 
 demo: $(ENV)
 	.venv/bin/svfseg demo --out demo
@@ -18,11 +19,16 @@ demo: $(ENV)
 test: $(ENV)
 	.venv/bin/python -m pytest
 
+# the floor is the value of the day it was set, rounded down: raise it, never lower it
+coverage: $(ENV)
+	.venv/bin/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE)
+
 lint: $(ENV)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict src
 	.venv/bin/lint-imports --no-cache
+	.venv/bin/codespell
 
 docs: $(ENV)
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet

@@ -192,4 +192,5 @@ def test_import_checkpoint_command(
     Image.fromarray(marked).save(mask)
     predict = ["predict", str(run), "--support", str(image), "--mask", str(mask)]
     assert main([*predict, "--query", str(image), "--out", str(tmp_path / "found")]) == 0
-    assert Image.open(tmp_path / "found" / "a.png").size == (60, 40)
+    with Image.open(tmp_path / "found" / "a.png") as found:
+        assert found.size == (60, 40)
