@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import read_text
+from svfseg.files import read_text, write_text
 
 C = TypeVar("C")
 
@@ -249,8 +249,8 @@ def from_dict(kind: type[C], values: Any, where: str = "") -> C:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain nested data that `from_dict` reads back."""
-    plain = dataclasses.asdict(config)
-    return typing.cast(dict[str, Any], _listed(plain))
+    plain: dict[str, Any] = _listed(dataclasses.asdict(config))
+    return plain
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def write_config(path: Path, config: Any) -> None:
     """Write every setting as YAML that `read_config` reads back."""
     import yaml
 
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def did_you_mean(word: str, choices: typing.Iterable[str]) -> str:
@@ -319,7 +319,8 @@ def _listed(value: Any) -> Any:
 def _convert(hint: Any, value: Any, path: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, path)
+        kind: Any = hint
+        return from_dict(kind, value, path)
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None

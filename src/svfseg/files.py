@@ -3,8 +3,11 @@
 import importlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,43 +62,144 @@ def read_json_lines(path: Path) -> list[Any]:
     return values
 
 
+def check_output_file(path: Path) -> None:
+    """Find out before any work whether a file can be written as a whole.
+
+    Raises:
+        InputError: there is a folder, a device, a pipe or a socket at the path, or its folder
+            cannot be written.
+    """
+    target = _target_file(path)
+    if not target.exists():
+        check_output_folder(target.parent)
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError(f"the folder {target.parent} cannot be written: choose another one")
+
+
+def check_output_folder(path: Path) -> None:
+    """Find out before any work whether a folder is there and can be written, or can be made.
+
+    Raises:
+        InputError: something else is at the path, or it cannot be written.
+    """
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"{existing} is not a folder: choose another place for {path}")
+    try:
+        descriptor, probe = tempfile.mkstemp(prefix=".svfseg-", dir=existing)
+        os.close(descriptor)
+        os.unlink(probe)
+    except OSError as error:
+        raise InputError(
+            f"the folder {existing} cannot be written ({error.strerror}): choose another one, or "
+            "change its permissions"
+        ) from error
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """A fresh file to write, which takes the place of ``path`` if all went well.
+    """Write a fresh file, which takes the place of ``path`` if all went well.
+
+    A symbolic link keeps pointing where it points, and that file is replaced, with its mode.
 
     Yields:
-        A path beside ``path``. On an exception it is removed and ``path`` stays.
+        A path beside the target. On an exception it is removed and the target stays.
+
+    Raises:
+        InputError: there is a folder, a device, a pipe or a socket at the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    target = _target_file(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _fresh_beside(target)
     try:
         yield fresh
-        fresh.replace(path)
+        if target.exists():
+            fresh.chmod(stat.S_IMODE(target.stat().st_mode))
+        fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 with plain newlines, whole or not at all: see `replace_file`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: see `replace_file`."""
+    with replace_file(path) as fresh:
+        fresh.write_bytes(data)
+
+
+def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    """Write a JSON file whole or not at all: see `replace_file`."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """A fresh folder to write into, which takes the place of ``path`` if all went well.
+    """Write into a fresh folder, which takes the place of ``path`` if all went well.
+
+    A symbolic link keeps pointing where it points, and that folder is replaced.
 
     Yields:
-        An empty folder beside ``path``. On an exception it is removed and ``path`` stays.
+        An empty folder beside the target. On an exception it is removed and the target stays.
+
+    Raises:
+        InputError: there is something other than a folder at the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{path} is not a folder: choose another place")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir()
         yield fresh
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _target_file(path: Path) -> Path:
+    """Give the file that is written when a path is: the target of a link.
+
+    Raises:
+        InputError: there is something at the path that is not a regular file.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except NotADirectoryError as error:
+        raise InputError(f"{path} lies in a file, not in a folder: choose another place") from error
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _KINDS if test(mode)), "not a regular file")
+        raise InputError(f"{path} is {kind}: give a file to write")
+    return target
+
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def _fresh_beside(target: Path) -> Path:
+    """Name a new file in the folder of a target; short, as the target's name may be the longest."""
+    return target.with_name(f".svfseg-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def cache_folder() -> Path:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from svfseg.cli import main
 from svfseg.cli.commands import COMMANDS
+from svfseg.cli.lab import TrainArguments
+from svfseg.cli.parse import split_config_file
 from tests.data.test_files import folder_of
 from tests.data.voc_tree import rectangle, voc_tree
 
@@ -246,3 +248,27 @@ def test_import_refuses_what_is_no_checkpoint(
     words = ["import-checkpoint", tmp_path / "text.pth", "--out", tmp_path / "run"]
     assert "not a weight file" in fails(capsys, *words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "others"),
+    [
+        ("c.yaml --out r", "c.yaml", "--out r"),
+        ("--out r c.yaml", "c.yaml", "--out r"),
+        ("--resume c.yaml --out r", "c.yaml", "--resume --out r"),
+        ("--data.resize-longest c.yml", "c.yml", "--data.resize-longest"),
+        ("--out=r c.yaml", "c.yaml", "--out=r"),
+        ("--data.train-lists a b c.yaml --shot 5", "c.yaml", "--data.train-lists a b --shot 5"),
+        ("--out r.yaml", None, "--out r.yaml"),
+        ("settings", "settings", ""),
+        ("", None, ""),
+    ],
+)
+def test_the_config_may_stand_anywhere(words: str, file: str | None, others: str) -> None:
+    found, rest = split_config_file(words.split(), TrainArguments)
+    assert found == (None if file is None else Path(file))
+    assert rest == others.split()
+
+
+def test_two_configs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "give one" in fails(capsys, "train", "a.yaml", "b.yaml")

@@ -1,6 +1,5 @@
 """Masks in the formats of other programs."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from PIL import Image
 
 from svfseg.annotations.outlines import Ring, number_parts, simplify, trace_rings
 from svfseg.data.images import Array
-from svfseg.files import read_json, replace_file
+from svfseg.files import read_json, replace_file, write_json, write_text
 
 # Corners of an outline may lie off it by this, in pixels.
 TOLERANCE = 0.75
@@ -72,7 +71,8 @@ def write_png(folder: Path, named: Named) -> None:
     image = Image.fromarray(named.mask * 255 if len(named.classes) == 1 else named.mask)
     if len(named.classes) > 1:
         image.putpalette([channel for color in palette(len(named.classes)) for channel in color])
-    image.save(folder / f"{named.image.stem}.png")
+    with replace_file(folder / f"{named.image.stem}.png") as fresh:
+        image.save(fresh, "PNG")
 
 
 def write_yolo(folder: Path, named: Named) -> None:
@@ -83,8 +83,9 @@ def write_yolo(folder: Path, named: Named) -> None:
     for thing in things(named.mask):
         points = (thing.outer[:-1] / (width, height)).round(6).reshape(-1)
         lines.append(f"{thing.class_id - 1} {' '.join(f'{v:g}' for v in points)}")
-    (folder / "labels" / f"{named.image.stem}.txt").write_text("".join(f"{x}\n" for x in lines))
-    (folder / "labels" / "classes.txt").write_text("".join(f"{c}\n" for c in named.classes))
+    labels = folder / "labels"
+    write_text(labels / f"{named.image.stem}.txt", "".join(f"{x}\n" for x in lines))
+    write_text(labels / "classes.txt", "".join(f"{c}\n" for c in named.classes))
 
 
 def write_labelme(folder: Path, named: Named) -> None:
@@ -108,7 +109,7 @@ def write_labelme(folder: Path, named: Named) -> None:
         "imageHeight": height,
         "imageWidth": width,
     }
-    (folder / f"{named.image.stem}.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_json(folder / f"{named.image.stem}.json", content)
 
 
 def write_geojson(folder: Path, named: Named) -> None:
@@ -128,7 +129,7 @@ def write_geojson(folder: Path, named: Named) -> None:
         for thing in things(named.mask)
     ]
     content = {"type": "FeatureCollection", "features": features}
-    (folder / f"{named.image.stem}.geojson").write_text(json.dumps(content) + "\n")
+    write_json(folder / f"{named.image.stem}.geojson", content, None)
 
 
 def write_coco(folder: Path, named: Named) -> None:
@@ -151,7 +152,7 @@ def write_coco(folder: Path, named: Named) -> None:
         )
     content = {"file_name": named.image.name, "height": height, "width": width}
     part = {"image": content, "annotations": annotations, "classes": named.classes}
-    (folder / "coco" / f"{named.image.stem}.json").write_text(json.dumps(part) + "\n")
+    write_json(folder / "coco" / f"{named.image.stem}.json", part, None)
 
 
 def join_coco(folder: Path) -> Path:
@@ -171,8 +172,7 @@ def join_coco(folder: Path) -> Path:
         "categories": [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
     }
     path = folder / "coco.json"
-    with replace_file(path) as fresh:
-        fresh.write_text(json.dumps(whole) + "\n")
+    write_json(path, whole, None)
     return path
 
 

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from svfseg.cli.parse import parse
 from svfseg.config import TrainConfig, did_you_mean, from_dict, read_config
 from svfseg.errors import InputError
+from svfseg.files import check_output_file, write_text
 
 Rows = list[dict[str, Any]]
 
@@ -114,8 +115,8 @@ def run_bench(words: Sequence[str]) -> None:
         raise InputError(f"unknown command bench {words[0]}{did_you_mean(words[0], BENCHES)}")
     kind, run = BENCHES[words[0]]
     parsed = parse(kind, f"bench {words[0]}", words[1:])
-    if parsed.json is not None and not parsed.json.parent.is_dir():
-        raise InputError(f"no folder {parsed.json.parent} to write {parsed.json.name} in")
+    if parsed.json is not None:
+        check_output_file(parsed.json)
     from svfseg.cli.tables import bench_table
     from svfseg.lab.runtime import environment
 
@@ -125,7 +126,7 @@ def run_bench(words: Sequence[str]) -> None:
     if parsed.json is None:
         print(lines)
     else:
-        parsed.json.write_text(lines + "\n")
+        write_text(parsed.json, lines + "\n")
 
 
 def _step(parsed: StepArguments) -> Rows:

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from svfseg.cli.parse import parse
 from svfseg.config import did_you_mean
 from svfseg.errors import InputError, MissingFileError
+from svfseg.files import check_output_file
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def _episodes(arguments: Sequence[str]) -> None:
     parsed = parse(EpisodesArguments, "data episodes", arguments)
     from svfseg.config import DataConfig
     from svfseg.data import draw_test_list, novel_split, test_index, write_episodes
+
+    check_output_file(parsed.out)
 
     index = test_index(
         DataConfig(

@@ -1,6 +1,5 @@
 """``svfseg study`` and ``svfseg analyze``: the laboratory on the command line."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,8 +8,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from svfseg.cli.parse import parse
+from svfseg.cli.parse import parse, split_config_file
 from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config
+from svfseg.files import check_output_file, check_output_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def run_study(arguments: Sequence[str]) -> None:
         for job in (*studies.search_jobs(study), *studies.final_jobs(study, {})):
             print(job.name)
         return
+    check_output_folder(Path(parsed.out))
     with StudyProgress() as progress:
         out = studies.run_study(study, parsed.out, progress)
     table = out / "summary.md"
@@ -65,6 +66,7 @@ def run_study(arguments: Sequence[str]) -> None:
 def run_analyze(arguments: Sequence[str]) -> None:
     """Run ``svfseg analyze RUN --out DIR``."""
     parsed = parse(AnalyzeArguments, "analyze", arguments)
+    check_output_folder(Path(parsed.out))
     from svfseg.lab.analysis import analyze
 
     page = analyze(
@@ -150,10 +152,11 @@ class DemoArguments:
 
 def run_train(arguments: Sequence[str]) -> None:
     """Run ``svfseg train [CONFIG.yaml] [--option value]``."""
-    default, rest = TrainArguments(), list(arguments)
-    if rest and not rest[0].startswith("-"):
-        default = TrainArguments(from_dict(TrainConfig, read_config(rest.pop(0))))
-    parsed = parse(TrainArguments, "train [CONFIG.yaml]", rest, default)
+    file, words = split_config_file(arguments, TrainArguments)
+    settings = {} if file is None else read_config(file)
+    default = TrainArguments(from_dict(TrainConfig, settings))
+    parsed = parse(TrainArguments, "train [CONFIG.yaml]", words, default)
+    check_output_folder(Path(parsed.config.out))
     from svfseg.cli.progress import TrainProgress
     from svfseg.lab.training import train
 
@@ -166,17 +169,17 @@ def run_train(arguments: Sequence[str]) -> None:
 def run_eval(arguments: Sequence[str]) -> None:
     """Run ``svfseg eval RUN [--option value]``."""
     parsed = parse(EvalArguments, "eval", arguments)
+    if parsed.json is not None:
+        check_output_file(parsed.json)
     from svfseg.cli.progress import EvalProgress
     from svfseg.cli.tables import result_table
-    from svfseg.files import replace_file
     from svfseg.lab.evaluation import evaluate
 
     with EvalProgress() as progress:
         result = evaluate(parsed.run, parsed.config, parsed.episode_list, progress)
     print(result_table(result))
     if parsed.json is not None:
-        with replace_file(parsed.json) as fresh:
-            fresh.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+        write_json(parsed.json, result.to_dict())
 
 
 def run_inspect(arguments: Sequence[str]) -> None:
@@ -207,6 +210,7 @@ def run_inspect(arguments: Sequence[str]) -> None:
 def run_import(arguments: Sequence[str]) -> None:
     """Run ``svfseg import-checkpoint FILE --out RUN``."""
     parsed = parse(ImportArguments, "import-checkpoint", arguments)
+    check_output_folder(parsed.out)
     from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
     from svfseg.lab.import_checkpoint import import_checkpoint
 
@@ -229,6 +233,7 @@ def run_import(arguments: Sequence[str]) -> None:
 def run_demo(arguments: Sequence[str]) -> None:
     """Run ``svfseg demo``."""
     parsed = parse(DemoArguments, "demo", arguments)
+    check_output_folder(parsed.out)
     from svfseg.cli.progress import DemoProgress
     from svfseg.cli.tables import result_table
     from svfseg.lab.demo import demo

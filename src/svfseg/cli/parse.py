@@ -1,10 +1,13 @@
 """Command-line words into a typed object: the one way in which every command reads them."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
+import typing
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -61,6 +64,51 @@ def parse(
     ):
         read()
     raise InputError(_one_line(told.getvalue(), command.split()[0], stray))
+
+
+def split_config_file(words: Sequence[str], kind: type) -> tuple[Path | None, list[str]]:
+    """Part a YAML file, wherever it stands, from the options of a command.
+
+    A word is the file if it belongs to no option: it stands first, or behind a value or a flag.
+    Behind an option that takes a value it is that value, but for a word that ends with .yaml or
+    .yml behind the values of an option that takes several.
+
+    Args:
+        words: what was typed.
+        kind: the dataclass of the command, whose bools are its flags.
+
+    Raises:
+        InputError: two files are given.
+    """
+    flags = _flags(kind, "")
+    files: list[Path] = []
+    others: list[str] = []
+    takes_value = False
+    for word in words:
+        is_option = word.startswith("-")
+        is_yaml = word.lower().endswith((".yaml", ".yml"))
+        if not is_option and not takes_value and (is_yaml or not others):
+            files.append(Path(word))
+            continue
+        others.append(word)
+        name = word.lstrip("-").replace("_", "-")
+        takes_value = is_option and "=" not in word and name not in flags
+    if len(files) > 1:
+        raise InputError(f"found two configs, {files[0]} and {files[1]}: give one")
+    return (files[0] if files else None), others
+
+
+def _flags(kind: type, prefix: str) -> set[str]:
+    """Name the options of a dataclass that take no value; a field named "config" has no prefix."""
+    flags: set[str] = set()
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint, name = hints[field.name], f"{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            flags |= _flags(hint, "" if field.name == "config" else f"{name}.")
+        elif hint is bool:
+            flags |= {name, name.rpartition(".")[0] + ".no-" + name.rpartition(".")[2]}
+    return flags | {"help", "h"}
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
+from svfseg.files import check_output_file, check_output_folder, replace_file
 
 Format = Literal["png", "coco", "yolo", "labelme", "geojson"]
 
@@ -111,8 +112,7 @@ def run_fit(arguments: Sequence[str]) -> None:
     for path in (*parsed.support, *parsed.mask, *parsed.negative):
         if not path.exists():  # told before seconds of loading
             raise MissingFileError(f"no image or folder at {path}")
-    if parsed.out.is_dir():
-        raise InputError(f"--out {parsed.out} is a folder: give a file to write, such as task.svf")
+    check_output_file(parsed.out)
     if not parsed.support:
         raise InputError("no --support: give images and --mask, a folder, or a list")
     if not _finds_own_masks(parsed.support) and len(parsed.support) != len(parsed.mask):
@@ -177,6 +177,7 @@ def run_predict(arguments: Sequence[str]) -> None:
         )
     if not parsed.task.exists():
         raise MissingFileError(f"no task or run at {parsed.task}: expected a file that fit wrote")
+    check_output_folder(parsed.out)
     from svfseg.annotations.folders import check_images, find_images
     from svfseg.cli.progress import ImageProgress
     from svfseg.segmenter.batch import predict_folder
@@ -231,9 +232,8 @@ def _segmenter(
 
     parsed.out.mkdir(parents=True, exist_ok=True)
     for number, (path, mask) in enumerate(zip(supports, masks, strict=True), start=1):
-        Image.fromarray(overlay(as_image(path), mask)).save(
-            parsed.out / f"support_{number}_overlay.jpg"
-        )
+        with replace_file(parsed.out / f"support_{number}_overlay.jpg") as fresh:
+            Image.fromarray(overlay(as_image(path), mask)).save(fresh, "JPEG")
     return segmenter, f"{parsed.task} {_digest([*supports, *marks])} {parsed.class_id}"
 
 
@@ -241,6 +241,8 @@ def run_export(arguments: Sequence[str]) -> None:
     """Run ``svfseg export TASK --out DIR``."""
     parsed = parse(ExportArguments, "export", arguments)
     from svfseg.segmenter import FewShotSegmenter
+
+    check_output_folder(parsed.out)
     from svfseg.segmenter.export import export
 
     segmenter = FewShotSegmenter.load(parsed.task, parsed.model, "cpu")
@@ -253,6 +255,8 @@ def run_export(arguments: Sequence[str]) -> None:
 def run_report(arguments: Sequence[str]) -> None:
     """Run ``svfseg report DIR``."""
     parsed = parse(ReportArguments, "report", arguments)
+    if parsed.out is not None:
+        check_output_file(parsed.out)
     from svfseg.segmenter.report import write_report
 
     print(f"wrote {write_report(parsed.predictions, parsed.out)}")

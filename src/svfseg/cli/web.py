@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
+from svfseg.files import check_output_folder
 from svfseg.web.server import address_of, is_local_host, listen, need_packages, serve
 
 
@@ -63,6 +64,7 @@ def run_app(arguments: Sequence[str]) -> None:
 
         find_model(parsed.model)  # better missed now than after an hour of painting
         paths = find_images(parsed.images) if parsed.images else []
+        check_output_folder(parsed.project)
         project = PageProject(parsed.project)
         for path in paths:
             if not project.has(path.name):
@@ -149,6 +151,7 @@ def run_serve(arguments: Sequence[str]) -> None:
         settings = ServiceSettings(
             limits, parsed.max_pixels, parsed.model, parsed.device, parsed.workers
         )
+        check_output_folder(parsed.tasks)
         service = create_service(parsed.tasks, settings)
         address = address_of(parsed.host, listening)
         print(f"serving {parsed.tasks} on {address} (routes: {address}/docs)", flush=True)
@@ -228,6 +231,7 @@ def run_label_studio(arguments: Sequence[str]) -> None:
         )
         token = parsed.api_key or os.environ.get("LABEL_STUDIO_API_KEY")
         images = ImageSource(parsed.images, parsed.url, token)
+        check_output_folder(parsed.project)
         session = LabelStudioSession(parsed.project, images, segmenter, parsed.newest, parsed.wait)
         backend = create_backend(session)
         logging.getLogger("svfseg.labelstudio").info(

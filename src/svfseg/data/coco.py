@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -255,12 +255,14 @@ def _runs(tools: Any, shape: Any, height: int, width: int) -> dict[str, Any] | N
     if isinstance(shape, dict):
         if isinstance(shape["counts"], str):
             return {**shape, "counts": shape["counts"].encode()}
-        return cast(dict[str, Any], tools.frPyObjects(shape, height, width))
+        crowd: dict[str, Any] = tools.frPyObjects(shape, height, width)
+        return crowd
     polygons = [polygon for polygon in shape if len(polygon) >= 6]
     if not polygons:
         return None
     runs = tools.frPyObjects(polygons, height, width)
-    return cast(dict[str, Any], runs[0] if len(runs) == 1 else tools.merge(runs))
+    merged: dict[str, Any] = runs[0] if len(runs) == 1 else tools.merge(runs)
+    return merged
 
 
 def _visible(tools: Any, outlines: Sequence[tuple[int, int, dict[str, Any]]]) -> Pixels:

@@ -23,6 +23,7 @@ from svfseg.data.transforms import (
     to_tensor,
 )
 from svfseg.errors import InputError, MissingFileError
+from svfseg.files import write_text
 
 FORMAT = 1
 
@@ -281,7 +282,7 @@ def write_episodes(path: str | Path, index: Index, episodes: Sequence[Episode]) 
     ]
     content = {"format": FORMAT, "benchmark": index.name, "episodes": rows}
     text = json.dumps({**content, "sha256": _hash(content)}, indent=1)
-    Path(path).write_text(text + "\n")
+    write_text(Path(path), text + "\n")
 
 
 def read_episodes(path: str | Path, index: Index) -> list[Episode]:

@@ -3,7 +3,6 @@
 import base64
 import importlib.util
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from svfseg.data import Episode, Split, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
 from svfseg.device import resolve
 from svfseg.errors import InputError
-from svfseg.files import read_json_lines
+from svfseg.files import read_json_lines, write_json, write_text
 from svfseg.lab.bootstrap import Interval, mean_interval
 from svfseg.lab.runtime import environment
 from svfseg.lab.spectra import (
@@ -108,9 +107,9 @@ def analyze(
         "environment": environment(),
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "analysis.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_json(out / "analysis.json", content)
     page = _page(content, config, spectra, focus, pictures(before, after, source, drawn, config))
-    (out / "analysis.html").write_text(page)
+    write_text(out / "analysis.html", page)
     return out / "analysis.html"
 
 

@@ -27,7 +27,7 @@ from svfseg.config import (
 from svfseg.data import TestEpisodes, draw_test_list, novel_split, test_index
 from svfseg.data.images import Array, overlay
 from svfseg.errors import InputError
-from svfseg.files import read_json_lines
+from svfseg.files import read_json_lines, write_text
 from svfseg.lab.evaluation import EvaluationResult, evaluate
 from svfseg.lab.events import PhaseStarted, Report, ignore
 from svfseg.lab.metrics import IoUMeter
@@ -92,7 +92,7 @@ def demo(
     )
     verdict = compare(*arms)
     page = out / PAGE
-    page.write_text(_render(arms, verdict, episodes, seed, time.perf_counter() - start))
+    write_text(page, _render(arms, verdict, episodes, seed, time.perf_counter() - start))
     return DemoResult(page, arms, verdict)
 
 

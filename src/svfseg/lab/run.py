@@ -1,6 +1,5 @@
 """A training run: all that its loop needs, in one object that is set up, stepped and saved."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from svfseg.config import OptimConfig, TrainConfig, write_config
 from svfseg.data import Split, build_splits
 from svfseg.errors import InputError
+from svfseg.files import write_json
 from svfseg.lab.events import CheckpointScored, LayerFactored, Report, ignore
 from svfseg.lab.runtime import (
     MetricsLog,
@@ -225,7 +225,7 @@ def setup(config: TrainConfig, resume: bool = False, report: Report = ignore) ->
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         write_config(folder / "config.yaml", config)
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n")
+        write_json(folder / "environment.json", environment())
         run.log = MetricsLog(folder, step)
     if resume:  # after all that draws random numbers
         set_random_state(state["random"])

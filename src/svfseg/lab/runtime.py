@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from svfseg._version import __version__
 from svfseg.device import resolve
-from svfseg.files import read_json_lines, replace_file
+from svfseg.files import read_json_lines, write_text
 
 # Marks the states of accelerate that this module made: those of a host program are left alone.
 _MADE_HERE = "_made_by_svfseg"
@@ -104,8 +104,7 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():  # a resumed run forgets what came after its checkpoint
             kept = [line for line in read_json_lines(self.path) if line["step"] <= from_step]
-            with replace_file(self.path) as fresh:
-                fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -116,7 +115,7 @@ class MetricsLog:
 
     def write(self, step: int, **values: Any) -> None:
         """Append one line."""
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is not None:
             for name, value in values.items():

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from svfseg.data import Episode, Split
 from svfseg.data.transforms import class_mask, fit_image, fit_mask, to_tensor
 from svfseg.models import Backbone
 from svfseg.svf.factorize import fold
-from svfseg.svf.layers import FactoredLayer, factorize_layer, is_transposed
+from svfseg.svf.layers import FactoredLayer, factorize_layer, groups_of, is_transposed, weight_of
+from svfseg.tuning.lora import is_lora
+from svfseg.tuning.ssf import Scaled
 
 STAGES = ("layer0", "layer1", "layer2", "layer3", "layer4")
 
@@ -65,7 +67,7 @@ def layer_spectra(before: Backbone, after: Backbone) -> list[LayerSpectrum]:
     for name, layer in before.named_modules():
         if not isinstance(layer, (nn.Conv2d, nn.Linear)):
             continue
-        other = cast(Any, layers[name])
+        other: Any = layers[name]
         stage = int(name.removeprefix("layer")[0])
         if isinstance(other, FactoredLayer) and other.svf_train == "S":
             start = factorize_layer(layer).s
@@ -85,17 +87,17 @@ def _spectrum(name: str, stage: int, before: Tensor, after: Tensor) -> LayerSpec
 
 
 def _plain_weight(layer: Any) -> Tensor:
-    if hasattr(layer, "get_base_layer"):  # peft: the addition counts
-        return cast(
-            Tensor, layer.get_base_layer().weight + layer.get_delta_weight("default")
-        ).detach()
-    weight = cast(Tensor, layer.weight).detach()
-    scale = getattr(layer, "ssf_scale", None)
-    return weight if scale is None else weight * scale.detach().view(-1, *(1,) * (weight.dim() - 1))
+    if is_lora(layer):  # the addition counts
+        whole: Tensor = layer.get_base_layer().weight + layer.get_delta_weight("default")
+        return whole.detach()
+    weight = weight_of(layer).detach()
+    if not isinstance(layer, Scaled):
+        return weight
+    return weight * layer.ssf_scale.detach().view(-1, *(1,) * (weight.dim() - 1))
 
 
 def _matrices(layer: nn.Module, weight: Tensor) -> Tensor:
-    return fold(weight, cast(int, getattr(layer, "groups", 1)), is_transposed(layer))
+    return fold(weight, groups_of(layer), is_transposed(layer))
 
 
 def queries_of(
@@ -165,11 +167,11 @@ def compare_focus(
         size: side of the square that images are fitted to.
         limit: at most so many queries.
     """
-    found: tuple[list[Focus], list[Focus]] = ([], [])
+    rows: tuple[list[Focus], list[Focus]] = ([], [])
     device = next(before.parameters()).device
     for image, mask, class_id in itertools.islice(queries_of(source, episodes, size), limit):
-        pair = [focus(b, image.to(device), mask.to(device)) for b in (before, after)]
-        if pair[0] is not None and pair[1] is not None:
-            for rows, ratios in zip(found, pair, strict=True):
-                rows.append(Focus(class_id, cast(tuple[float, ...], ratios)))
-    return found
+        first, second = (focus(b, image.to(device), mask.to(device)) for b in (before, after))
+        if first is not None and second is not None:
+            rows[0].append(Focus(class_id, first))
+            rows[1].append(Focus(class_id, second))
+    return rows

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from svfseg.config import EvalConfig, TrainConfig, did_you_mean, from_dict, read_config, to_dict
 from svfseg.errors import InputError
-from svfseg.files import read_json, read_json_lines, replace_file
+from svfseg.files import read_json, read_json_lines, replace_file, write_json, write_text
 from svfseg.lab.bench.cost import strategy_cost
 from svfseg.lab.bootstrap import Records
 from svfseg.lab.evaluation import evaluate
@@ -252,13 +252,11 @@ def _run(job: Job, study: Study, out: Path, report: Report, final: bool) -> None
             },
             "eval_seconds": round(sum(scores.seconds for scores in result.seeds), 1),
         }
-        with replace_file(run / "episodes.json") as fresh:
-            fresh.write_text(json.dumps(records))
+        write_json(run / "episodes.json", records, None)
         row |= strategy_cost(config)
     # a run's optimizer state is most of its bytes, and a finished one needs it no more
     (run / "last" / "training.pt").unlink(missing_ok=True)
-    with replace_file(run / "row.json") as fresh:
-        fresh.write_text(json.dumps(row, indent=1) + "\n")
+    write_json(run / "row.json", row)
 
 
 def write_tables(study: Study, out: Path) -> None:
@@ -289,8 +287,7 @@ def write_tables(study: Study, out: Path) -> None:
     }
     if records:
         text = summary([(job.arm, job.point, row) for job, row in done], records, study.reference)
-        with replace_file(out / "summary.md") as fresh:
-            fresh.write_text(text)
+        write_text(out / "summary.md", text)
 
 
 def nested(settings: Mapping[str, Any]) -> Settings:
@@ -351,7 +348,7 @@ def _write_csv(path: Path, rows: list[Settings]) -> None:
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with replace_file(path) as fresh, fresh.open("w", newline="") as file:
+    with replace_file(path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)

@@ -15,7 +15,7 @@ from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array, overlay
 from svfseg.errors import InputError
-from svfseg.files import read_json_lines, replace_file
+from svfseg.files import read_json_lines, replace_file, write_text
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.segmenter.events import ImageDone, ImageReport
 from svfseg.segmenter.report import LOG, read_predictions
@@ -64,7 +64,7 @@ def predict_folder(
     lines = _read_log(out, kept)
     start, done = time.perf_counter(), 0
     problems: dict[Path, str] = {}
-    with (out / LOG).open("a") as log:
+    with (out / LOG).open("a", encoding="utf-8", newline="\n") as log:
         if not lines and log.tell() == 0:
             log.write(json.dumps(kept) + "\n")
         while True:
@@ -106,7 +106,8 @@ def _predict(
     named = Named(path, found.mask, found.classes, found.confidence)
     for name in dict.fromkeys(("png", *formats)):
         WRITERS[name](out, named)
-    Image.fromarray(drawn(image, found)).save(out / f"{path.stem}_overlay.jpg", quality=90)
+    with replace_file(out / f"{path.stem}_overlay.jpg") as fresh:
+        Image.fromarray(drawn(image, found)).save(fresh, "JPEG", quality=90)
     shares = {
         name: round(float((found.mask == i).mean()), 5)
         for i, name in enumerate(found.classes, start=1)
@@ -158,8 +159,7 @@ def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
     done = {name: line for name, line in rows.items() if (out / line["mask"]).is_file()}
     # what a stop cut off is written anew
     text = "".join(json.dumps(line) + "\n" for line in (head, *done.values()))
-    with replace_file(path) as fresh:
-        fresh.write_text(text)
+    write_text(path, text)
     return done
 
 

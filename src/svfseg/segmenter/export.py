@@ -1,6 +1,5 @@
 """A fitted task, or a model, as ONNX: a program that outlines the class without torch."""
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from svfseg.data.transforms import fit_image, to_tensor
 from svfseg.errors import InputError
-from svfseg.files import replace_file
+from svfseg.files import replace_file, write_json, write_text
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.negatives import photographs
 
@@ -65,7 +64,7 @@ def export(
         keyed[name][2] = "positions"
     _write(answer, (image, *two), out / "query.onnx", ("probability",), {"image": square, **keyed})
     _write_task(segmenter, out)
-    (out / "example.py").write_text(EXAMPLE.read_text())
+    write_text(out / "example.py", EXAMPLE.read_text(encoding="utf-8"))
     found = {"support.onnx": 0.0, "query.onnx": 0.0}
     for number, photograph in enumerate(photographs()[:3]):
         # another size and number of shots than it was traced with
@@ -160,14 +159,15 @@ def _write_task(segmenter: FewShotSegmenter, out: Path) -> None:
             longest = max(part.shape[1] for part in parts)  # zeros are like nothing
             filled = [nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts]
             arrays[f"{class_id}/{name}"] = torch.stack(filled).numpy()
-    np.savez(out / "task.npz", allow_pickle=False, **arrays)
+    with replace_file(out / "task.npz") as fresh, fresh.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
     thresholds = segmenter.thresholds_
     metadata = {
         "classes": list(segmenter.classes_),
         "size": segmenter.predictor_.size,
         "thresholds": [thresholds[i].threshold for i in sorted(thresholds)],
     }
-    (out / "task.json").write_text(json.dumps(metadata, indent=1) + "\n")
+    write_json(out / "task.json", metadata)
 
 
 def _quantize(

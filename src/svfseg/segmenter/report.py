@@ -13,7 +13,7 @@ from PIL import Image
 
 from svfseg._version import __version__
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import read_json_lines
+from svfseg.files import read_json_lines, write_text
 
 LOG = "predictions.jsonl"
 # Longer side of the pictures on the page, in pixels.
@@ -64,11 +64,7 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         left_out=[{"name": Path(line["image"]).name, "why": line["left_out"]} for line in out],
         version=__version__,
     )
-    # by hand, as svf.files.replace_file does: importing its package takes torch, and seconds
-    page.parent.mkdir(parents=True, exist_ok=True)
-    fresh = page.with_name(f".{page.name}")
-    fresh.write_text(text)
-    fresh.replace(page)
+    write_text(page, text)
     return page
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import replace_file
+from svfseg.files import write_bytes
 from svfseg.models import Backbone, Head
 from svfseg.segmenter.adaptation import AdaptationResult, tunable_copy, tuning_of
 from svfseg.svf import load_adapter, save_adapter
@@ -86,8 +86,7 @@ def save_task(
         if adaptation is not None:
             for name, data in _tuned_files(adaptation.head.backbone).items():
                 file.writestr(name, data)
-    with replace_file(path) as fresh:
-        fresh.write_bytes(content.getvalue())
+    write_bytes(path, content.getvalue())
     return path
 
 
@@ -110,8 +109,7 @@ def rename_classes(path: Path, names: Sequence[str]) -> None:
         for part in file.namelist():
             data = json.dumps(metadata, indent=1) + "\n" if part == METADATA else file.read(part)
             to.writestr(part, data)
-    with replace_file(path) as fresh:
-        fresh.write_bytes(content.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def _tuned_files(backbone: Backbone) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,10 +23,12 @@ from svfseg.svf.layers import (
     factored_layers,
     factorize_layer,
     fingerprint,
+    groups_of,
     install,
     is_transposed,
     trained_names,
     uninstall,
+    weight_of,
 )
 
 Selection = str | Sequence[str] | None
@@ -159,8 +161,7 @@ def plan_svf(
     letters = _letters(train)
     rows = []
     for name, layer in select_layers(model, target_modules, exclude_modules):
-        shape = tuple(cast(torch.Tensor, layer.weight).shape)
-        groups = cast(int, getattr(layer, "groups", 1))
+        shape, groups = tuple(weight_of(layer).shape), groups_of(layer)
         height = shape[1] if is_transposed(layer) else shape[0] // groups
         width = math.prod(shape) // groups // height
         rank = min(height, width)

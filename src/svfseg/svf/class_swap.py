@@ -16,6 +16,11 @@ def mixed(kind: type[nn.Module], base: type[nn.Module], prefix: str) -> type[nn.
     return _CLASSES[kind, base]
 
 
+def set_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Make a module one of another class, in place."""
+    module.__class__ = kind
+
+
 def rebuild(kind: type[nn.Module], base: type[nn.Module], prefix: str) -> nn.Module:
     """An empty object of that class: its name cannot be imported, those of its parts can."""
     made: Any = mixed(kind, base, prefix)

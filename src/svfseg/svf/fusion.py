@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from svfseg.svf.class_swap import mixed, rebuild
+from svfseg.svf.class_swap import mixed, rebuild, set_class
 from svfseg.svf.layers import FactoredLayer, can_fold
 
 # Classes that add something after the normalisation, by name, so that their library is not
@@ -27,7 +27,8 @@ class LeanReLU(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Rectify, in place where the module was made so."""
         if not (torch.is_grad_enabled() and input.requires_grad) or torch.compiler.is_compiling():
-            return cast(Tensor, self.svf_base.forward(self, input))
+            output: Tensor = self.svf_base.forward(self, input)
+            return output
         top = 6.0 if issubclass(self.svf_base, nn.ReLU6) else None
         y: Tensor = _Rectified.apply(input, top, self.inplace)
         return y
@@ -48,7 +49,8 @@ class FoldedNorm(nn.Module):
         layer = parent._modules.get(name)
         folded = can_fold(self) and isinstance(layer, FactoredLayer) and layer.folded_norm() is self
         if not folded:
-            return cast(Tensor, self.svf_base.forward(self, input))
+            output: Tensor = self.svf_base.forward(self, input)
+            return output
         for child in _tail(self.svf_base) or ():
             input = getattr(self, child)(input)
         return input
@@ -75,7 +77,8 @@ def fuse(model: nn.Module) -> int:
     names = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
     pairs = [p for p in _pairs(model) if all(names[id(o._modules[n])] == 1 for o, n in p)]
     for (owner, name), (other, norm_name) in pairs:
-        layer, norm = cast(Any, owner._modules[name]), cast(Any, other._modules[norm_name])
+        layer: Any = owner._modules[name]
+        norm: Any = other._modules[norm_name]
         layer.svf_norm = (other, norm_name)
         norm.svf_conv = (owner, name)
         _change(norm, FoldedNorm)
@@ -91,7 +94,7 @@ def unfuse(model: nn.Module) -> nn.Module:
         if isinstance(module, FactoredLayer):
             module.__dict__.pop("svf_norm", None)
         elif isinstance(module, (FoldedNorm, LeanReLU)):
-            module.__class__ = cast(Any, module.svf_base)
+            set_class(module, module.svf_base)
             for name in ("svf_base", "svf_conv"):
                 module.__dict__.pop(name, None)
     return model

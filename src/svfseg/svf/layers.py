@@ -7,15 +7,16 @@ shared and a root module can be factored too.
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from svfseg.errors import InputError
 from svfseg.svf.cache import cached
-from svfseg.svf.class_swap import mixed, rebuild
+from svfseg.svf.class_swap import mixed, rebuild, set_class
 from svfseg.svf.factorize import Factors, factorize, recompose, unfold
 from svfseg.svf.functional import (
     ROUTES,
@@ -98,7 +99,8 @@ class FactoredLayer(nn.Module):
         weight in any way, and a half-precision layer rounds once: both get the recomposed one.
         """
         if self.svf_own_forward or self._like.dtype != self.U.dtype:
-            return cast(Tensor, self.svf_base.forward(self, input, *args, **kwargs))
+            output: Tensor = self.svf_base.forward(self, input, *args, **kwargs)
+            return output
         unbatched = self.svf_shape[2:] and input.dim() == len(self.svf_shape) - 1
         x, geometry = self._prepared(input[None] if unbatched else input, *args, **kwargs)
         y = self._computed(x, geometry)
@@ -172,7 +174,8 @@ class FactoredLayer(nn.Module):
         self, input: Tensor, output_size: list[int] | None = None
     ) -> tuple[Tensor, Geometry]:
         """The input, padded where the layer's padding is not plain zeros, and the geometry."""
-        layer, shape = cast(Any, self), self.svf_shape
+        layer: Any = self
+        shape = self.svf_shape
         if isinstance(self, nn.Linear):
             return input, Geometry("linear", shape)
         if is_transposed(self):
@@ -216,7 +219,7 @@ class FactoredLayer(nn.Module):
     def extra_repr(self) -> str:
         """Describe the base layer and its factors."""
         groups, rank = self.s.shape
-        base = self.svf_base.extra_repr(cast(Any, self))
+        base = self.svf_base.extra_repr(self)
         return f"{base}, groups of factors={groups}, rank={rank}, trained={self.svf_train}"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -226,7 +229,9 @@ class FactoredLayer(nn.Module):
     @property
     def _like(self) -> Tensor:
         """An empty tensor that carries the dtype and device of the weight through ``.to``."""
-        return cast(Tensor, self._buffers["svf_like"])
+        like: Any = self._buffers["svf_like"]
+        tensor: Tensor = like
+        return tensor
 
 
 def can_fold(norm: nn.Module) -> bool:
@@ -243,13 +248,30 @@ def can_fold(norm: nn.Module) -> bool:
 
 def _affine(norm: nn.Module, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """A frozen normalisation of x + bias as gain * x + shift."""
-    layer = cast(Any, norm)
+    layer: Any = norm
     gain = (layer.running_var + layer.eps).rsqrt()
     if layer.weight is not None:
         gain = gain * layer.weight
     mean = layer.running_mean if bias is None else layer.running_mean - bias
     shift = -mean * gain if layer.bias is None else layer.bias - mean * gain
     return gain, shift
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """Give the weight of a layer that has one.
+
+    Raises:
+        TypeError: it has none.
+    """
+    weight = layer.weight
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{type(layer).__name__} has no weight")
+    return weight
+
+
+def groups_of(layer: nn.Module) -> int:
+    """Give the number of groups of a layer: 1 for all but grouped convolutions."""
+    return layer.groups if isinstance(layer, _ConvNd) else 1
 
 
 def is_transposed(layer: nn.Module) -> bool:
@@ -274,8 +296,7 @@ def factorize_layer(layer: nn.Module) -> Factors:
     Computed in float64, rounded to the weight's precision but not below float32; those of a
     weight met before come from a cache on disk (see `svfseg.svf.cache.cached`).
     """
-    weight = cast(Tensor, layer.weight)
-    groups, transposed = cast(int, getattr(layer, "groups", 1)), is_transposed(layer)
+    weight, groups, transposed = weight_of(layer), groups_of(layer), is_transposed(layer)
     dtype = torch.float32 if weight.dtype in _HALF else weight.dtype
     setting = f"groups {groups} transposed {transposed}"
     return cached(weight, setting, dtype, lambda: factorize(weight, groups, transposed))
@@ -342,7 +363,7 @@ def uninstall(layer: FactoredLayer) -> None:
     bias = layer._parameters.pop("bias", None)
     for name in (*factor_names(layer), "svf_start", "svf_like"):
         delattr(layer, name)
-    layer.__class__ = cast(Any, layer.svf_base)
+    set_class(layer, layer.svf_base)
     for name in [n for n in vars(layer) if n.startswith("svf_")]:
         delattr(layer, name)
     # the plain layer's order: weight, then bias

@@ -1,7 +1,7 @@
 """New bottlenecks behind the blocks of some stages train (Houlsby et al., ICML 2019)."""
 
 import re
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,13 @@ class Bottleneck(nn.Module):
         self.down = nn.Conv2d(channels, width, 1)
         self.up = nn.Conv2d(width, channels, 1)
         nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(cast(Tensor, self.up.bias))
+        if self.up.bias is not None:
+            nn.init.zeros_(self.up.bias)
 
     def forward(self, y: Tensor) -> Tensor:
         """(batch, channels, height, width) -> the same shape."""
-        return cast(Tensor, y + self.up(self.down(y).relu()))
+        output: Tensor = y + self.up(self.down(y).relu())
+        return output
 
 
 class Adapted(nn.Module):
@@ -46,7 +48,8 @@ class Adapted(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The block's output, adapted."""
-        return cast(Tensor, self.adapter(self.svf_base.forward(self, *args, **kwargs)))
+        output: Tensor = self.adapter(self.svf_base.forward(self, *args, **kwargs))
+        return output
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return rebuild, (Adapted, self.svf_base, Adapted.__name__), self.__dict__

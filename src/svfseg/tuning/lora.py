@@ -1,12 +1,14 @@
 """Low-rank additions to convolutions train (LoRA: Hu et al., ICLR 2022), by peft."""
 
-from typing import Any, cast
+import sys
+from typing import Any
 
 from torch import nn
 
 from svfseg.config import TuningConfig
 from svfseg.errors import InputError
 from svfseg.models import Backbone
+from svfseg.svf.layers import groups_of
 from svfseg.tuning.modules import checked_rank, matching_layers, stages_pattern
 from svfseg.tuning.strategy import InPlaceStrategy, Progress
 
@@ -39,14 +41,13 @@ def add_lora(net: nn.Module, pattern: str, rank: int) -> int:
         name
         for name, layer in matching_layers(net, pattern)
         # a forward of its own (dynamic padding) would not be the addition's
-        if type(layer).forward in (nn.Conv2d.forward, nn.Linear.forward)
-        and getattr(layer, "groups", 1) == 1
+        if type(layer).forward in (nn.Conv2d.forward, nn.Linear.forward) and groups_of(layer) == 1
     ]
     if names:
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
         inject_adapter_in_model(config, net)
     for name in names:
-        layer = cast(Any, net.get_submodule(name))
+        layer: Any = net.get_submodule(name)
         if isinstance(layer.get_base_layer(), nn.Conv2d):  # peft forgets it
             layer.lora_A["default"].dilation = layer.get_base_layer().dilation
     return len(names)
@@ -54,9 +55,21 @@ def add_lora(net: nn.Module, pattern: str, rank: int) -> int:
 
 def merge_lora(net: nn.Module) -> None:
     """Put peft's additions into the weights, in place: plain layers again."""
+    if "peft" not in sys.modules:  # then nothing is peft's
+        return
+    from peft.tuners.lora import LoraLayer
+
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
-            if hasattr(child, "lora_A") and hasattr(child, "get_base_layer"):
-                layer = cast(Any, child)
-                layer.merge()
-                setattr(parent, name, layer.get_base_layer())
+            if isinstance(child, LoraLayer):
+                child.merge()
+                setattr(parent, name, child.get_base_layer())
+
+
+def is_lora(layer: nn.Module) -> bool:
+    """Whether a layer has a low-rank addition by peft."""
+    if "peft" not in sys.modules:
+        return False
+    from peft.tuners.lora import LoraLayer
+
+    return isinstance(layer, LoraLayer)

@@ -1,13 +1,13 @@
 """A new scale and shift behind each convolution train (SSF: Lian et al., NeurIPS 2022)."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from svfseg.config import TuningConfig
 from svfseg.models import Backbone
-from svfseg.svf.class_swap import rebuild
+from svfseg.svf.class_swap import rebuild, set_class
 from svfseg.tuning.modules import extend, matching_layers, stages_pattern
 from svfseg.tuning.strategy import InPlaceStrategy, Progress
 
@@ -60,12 +60,14 @@ def add_scales(net: nn.Module, pattern: str) -> int:
 
 def merge_scales(net: nn.Module) -> None:
     """Put scales and shifts into weights and biases, in place: plain layers again."""
-    for layer in [m for m in net.modules() if isinstance(m, Scaled)]:
+    scaled: list[Any] = [m for m in net.modules() if isinstance(m, Scaled)]
+    for layer in scaled:
         scale, shift = layer.ssf_scale.detach(), layer.ssf_shift.detach()
-        weight, bias = cast(nn.Parameter, layer.weight), cast(nn.Parameter | None, layer.bias)
+        weight: nn.Parameter = layer.weight
+        bias: nn.Parameter | None = layer.bias
         with torch.no_grad():
             weight.mul_(scale.view(-1, *(1,) * (weight.dim() - 1)))
             moved = shift if bias is None else bias * scale + shift
         layer.bias = nn.Parameter(moved, requires_grad=weight.requires_grad)
-        cast(Any, layer).__class__ = layer.svf_base
+        set_class(layer, layer.svf_base)
         del layer.ssf_scale, layer.ssf_shift, layer.svf_base

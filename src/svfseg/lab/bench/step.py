@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
@@ -58,7 +58,7 @@ class ThreeOperations(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer."""
-        layer = cast(Any, self.layer)
+        layer: Any = self.layer
         groups, rank = layer.s.shape
         if layer.svf_base is nn.Linear:
             z = F.linear(x, layer.Vh[0]) * layer.s[0]
@@ -74,8 +74,9 @@ def build_arms(network: str, seed: int = 0) -> dict[str, nn.Module]:
     base = _network(network)
     for module in base.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after a training, not an identity
-            nn.init.normal_(cast(Tensor, module.running_mean), 0, 0.1)
-            nn.init.uniform_(cast(Tensor, module.running_var), 0.5, 1.5)
+            statistics = dict(module.named_buffers())
+            nn.init.normal_(statistics["running_mean"], 0, 0.1)
+            nn.init.uniform_(statistics["running_var"], 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.0)
     base.requires_grad_(False)
     pattern = _pattern(base)
@@ -102,7 +103,8 @@ def step_of(model: nn.Module, image: Tensor, floor: bool) -> Callable[[], list[T
 
     def run() -> list[Tensor]:
         if not isinstance(model, Backbone):
-            return [cast(Tensor, model(image.clone().requires_grad_(floor)))]
+            output: Tensor = model(image.clone().requires_grad_(floor))
+            return [output]
         x = model.stage(1)(model.stage(0)(model.normalize(image)))
         if floor:
             x = x.detach().requires_grad_(True)
@@ -161,9 +163,10 @@ def bench_step(
     for name, model in arms.items():
         model.to(device).train(name != "merged")
         if isinstance(model, Backbone) and not channels_last:
-            cast(Any, model).normalize = _contiguous(model)
+            setattr(model, "normalize", _contiguous(model))  # noqa: B010 (a method of its own)
         if channels_last and name in ("floor", "full", "merged"):
-            cast(Any, model).to(memory_format=torch.channels_last)
+            anything: Any = model
+            anything.to(memory_format=torch.channels_last)
         if name == "merged":
             continue
         forward = step_of(model, image, name == "floor")
@@ -243,5 +246,6 @@ def _pattern(model: nn.Module) -> str:
 
 
 def _contiguous(model: Backbone) -> Callable[[Tensor], Tensor]:
-    mean, std = cast(Tensor, model.mean), cast(Tensor, model.std)
+    statistics = dict(model.named_buffers(recurse=False))
+    mean, std = statistics["mean"], statistics["std"]
     return lambda image: (image - mean) / std

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.errors import InputError
-from svfseg.files import read_json
+from svfseg.files import read_json, write_json
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.payloads import (
@@ -30,7 +30,7 @@ from svfseg.web.labelstudio.results import (
     make_prediction,
     read_labeling,
 )
-from svfseg.web.labelstudio.store import Supports, choose_supports, write_json
+from svfseg.web.labelstudio.store import Supports, choose_supports
 
 log = logging.getLogger("svfseg.labelstudio")
 

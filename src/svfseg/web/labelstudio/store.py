@@ -1,9 +1,8 @@
 """The annotations that were submitted, a file for each task, and the ones to fit on."""
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from svfseg.data.images import Array
 from svfseg.errors import InputError
-from svfseg.files import read_json, replace_file
+from svfseg.files import read_json, write_json
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.results import Labeling, draw_results, marked_classes
 
@@ -134,9 +133,3 @@ def choose_supports(
         [None if mask is None else moved[mask] for mask in masks],
         tuple(labeling.labels[i - 1] for i in present),
     )
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write an object whole or not at all."""
-    with replace_file(path) as fresh:
-        fresh.write_text(json.dumps(content) + "\n", encoding="utf-8", newline="\n")
