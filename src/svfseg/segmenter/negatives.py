@@ -7,8 +7,11 @@ from svfseg.data.images import Array, read_image
 
 # README.md in this folder names the source and the licence of each.
 FOLDER = Path(__file__).parent / "negative_images"
-# People, a cat, a cup, a rocket at its tower, a photographer, an eye, grass, stones.
-NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "retina", "grass", "gravel")
+# A person, a cat, a cup, a rocket at its tower, an eye, stones, and two of several things.
+NAMES = (
+    "astronaut", "chelsea", "coffee", "rocket", "retina", "gravel",
+    "astronaut_rocket", "camera_astronaut",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)
