@@ -93,7 +93,7 @@ def row(part, shot, draw, mode, steps, lr, size, tile, image, nuclei, shown, ask
 
 
 def rows() -> list[dict[str, str]]:
-    return list(csv.DictReader(ROWS.open())) if ROWS.is_file() else []
+    return list(csv.DictReader(ROWS.read_text().splitlines())) if ROWS.is_file() else []
 
 
 def table() -> str:

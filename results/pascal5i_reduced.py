@@ -116,7 +116,7 @@ def append(path: Path, row: dict[str, object]) -> None:
 
 def table() -> str:
     """The README's table."""
-    rows = list(csv.DictReader(FINAL.open()))
+    rows = list(csv.DictReader(FINAL.read_text().splitlines()))
     classes = [name for name in CLASSES if name in rows[0]]
     columns = ["miou", "fb_iou", *classes]
     lines = [

@@ -37,7 +37,7 @@ def table(path: Path) -> str:
     """Markdown of what `scored` left: a line a run."""
     lines = ["| run | 1 shot, mIoU | 5 shots, mIoU | 1 shot, FB-IoU | 5 shots, FB-IoU |"]
     lines.append("|---" * 5 + "|")
-    rows = list(csv.DictReader(path.open()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     for one, five in zip(rows[::2], rows[1::2], strict=True):
         cells = [f"{float(each[name]):.2f}" for name in COLUMNS for each in (one, five)]
         lines.append(f"| {one['arm']}, seed {one['seed']} | {' | '.join(cells)} |")

@@ -98,7 +98,7 @@ def gap_table(name: str, part: str = "novel_miou") -> str:
 
 
 def read(path: Path) -> list[Row]:
-    return list(csv.DictReader(path.open())) if path.is_file() else []
+    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

@@ -174,7 +174,9 @@ def test_the_tables_of_own_data_are_made_from_their_rows() -> None:
 
 
 def test_every_result_row_has_its_command_and_setting() -> None:
-    rows = list(csv.DictReader((ROOT / "results" / "pascal5i_reduced.csv").open()))
+    rows = list(
+        csv.DictReader((ROOT / "results" / "pascal5i_reduced.csv").read_text().splitlines())
+    )
     assert {(row["strategy"], row["seed"]) for row in rows} == {
         (strategy, seed) for strategy in ("frozen", "svf") for seed in ("321", "510")
     }
@@ -297,9 +299,11 @@ def test_the_table_of_shots_is_made_from_its_rows() -> None:
     assert shots.table(path) in (ROOT / "docs" / "study.md").read_text()
     one = {
         (row["arm"], row["seed"]): f"{100 * float(row['miou']):.2f}"
-        for row in csv.DictReader((ROOT / "results" / "strategies_reduced.csv").open())
+        for row in csv.DictReader(
+            (ROOT / "results" / "strategies_reduced.csv").read_text().splitlines()
+        )
     }
-    for row in csv.DictReader(path.open()):
+    for row in csv.DictReader(path.read_text().splitlines()):
         if row["shot"] == "1":  # the runs of the table of strategies
             assert row["miou"] == one[row["arm"], row["seed"]]
 
@@ -323,7 +327,7 @@ def test_the_tables_of_studies_are_those_of_their_rows(path: Path) -> None:
 
     table = path.read_text().strip()
     assert table in (ROOT / "docs" / "study.md").read_text()
-    rows = list(csv.DictReader(path.with_suffix(".csv").open()))
+    rows = list(csv.DictReader(path.with_suffix(".csv").read_text().splitlines()))
     for line in table.splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         found = [row for row in rows if row["arm"] == cells[0]]
@@ -331,7 +335,7 @@ def test_the_tables_of_studies_are_those_of_their_rows(path: Path) -> None:
         assert f"{100 * mean(float(row['miou']) for row in found):.2f}" == cells[7].split()[0]
     searched = path.with_name(f"{path.stem}_search.csv")
     if searched.exists():  # every arm runs with the best of its candidates
-        candidates = list(csv.DictReader(searched.open()))
+        candidates = list(csv.DictReader(searched.read_text().splitlines()))
         for row in rows:
             own = [c for c in candidates if c["arm"] == row["arm"]]
             best = max(own, key=lambda c: float(c["base_miou"]), default=None)

@@ -65,7 +65,7 @@ SEARCH = {
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.open()))
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_runs_tables_and_going_on(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_bare_installation_fits_and_predicts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "extra"), enumerate(NEED_EXTRAS, start=3))
+@pytest.mark.parametrize(("number", "extra"), list(enumerate(NEED_EXTRAS, start=3)))
 def test_a_command_names_the_extra_that_it_needs(
     number: int, extra: str, answers: list[dict[str, object]]
 ) -> None:
