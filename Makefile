@@ -11,7 +11,7 @@ LABEL_STUDIO_ML := label-studio-ml==1.0.9
 empty :=
 comma := ,
 
-.PHONY: demo test coverage lint docs setup clean
+.PHONY: demo test coverage lint architecture docs setup clean
 
 demo: $(ENV)
 	.venv/bin/svfseg demo --out demo
@@ -29,6 +29,11 @@ lint: $(ENV)
 	.venv/bin/mypy --strict src
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/codespell
+
+# levels, arrows, and that none climbs
+architecture: $(ENV)
+	.venv/bin/lint-imports --no-cache
+	.venv/bin/python results/architecture.py
 
 docs: $(ENV)
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet

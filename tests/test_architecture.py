@@ -1,6 +1,8 @@
 """The layers: a module imports only from layers below its own, and its own package."""
 
 import ast
+import pkgutil
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +20,37 @@ def test_no_import_climbs() -> None:
         capture_output=True, text=True, cwd=SOURCE.parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_the_walks_name_what_there_is() -> None:
+    """Each walk of docs/architecture.md names at most ten functions, and all of them exist."""
+    text = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
+    walks = text.partition("## Four walks")[2].partition("\n## ")[0].split("\n### ")[1:]
+    assert len(walks) == 4
+    for walk in walks:
+        names = re.findall(r"^\d+\. `(svfseg[\w.]*)`", walk, re.MULTILINE)
+        assert 5 <= len(names) <= 10
+        for name in names:
+            assert callable(pkgutil.resolve_name(name)), name
+
+
+def test_the_graph_has_no_arrow_that_climbs() -> None:
+    """The figures in the document are those of `make architecture`."""
+    root = SOURCE.parents[1]
+    done = subprocess.run(
+        [sys.executable, "results/architecture.py"], capture_output=True, text=True, cwd=root
+    )
+    assert done.returncode == 0, done.stdout
+    units, levels, arrows = re.findall(r"\d+", done.stdout.splitlines()[-1])[:3]
+    row = f"| packages | {units} | {levels} | {arrows} | 0 |"
+    assert row in (root / "docs" / "architecture.md").read_text()
+
+
+def test_every_package_has_its_paragraph() -> None:
+    text = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
+    for path in SOURCE.iterdir():
+        if path.is_dir() and path.name != "__pycache__":
+            assert f"**{path.name}**" in text
 
 
 def test_the_method_imports_only_torch_and_safetensors() -> None:

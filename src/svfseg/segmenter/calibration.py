@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median, pstdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -37,6 +37,16 @@ class ClassThresholds:
     presence: float = -math.inf
     spread: float = 0.1
     iou: float = math.nan
+
+    def to_plain(self) -> dict[str, float | None]:
+        """Give plain data for JSON, which knows neither infinity nor NaN."""
+        return {k: v if math.isfinite(v) else None for k, v in vars(self).items()}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, float | None]) -> Self:
+        """Read what `to_plain` gave."""
+        missing = {"presence": -math.inf}
+        return cls(**{k: missing.get(k, math.nan) if v is None else v for k, v in values.items()})
 
 
 class Question(NamedTuple):

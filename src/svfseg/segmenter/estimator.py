@@ -1,13 +1,9 @@
 """Few-shot segmentation as an estimator: fit on a few marked images, predict the others."""
 
 import inspect
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any, Self, overload
-
-import numpy as np
 
 from svfseg._version import __version__
 from svfseg.annotations.inputs import ImageLike, MaskLike, as_image, as_mask, check_marked
@@ -21,7 +17,7 @@ from svfseg.segmenter.base import BaseModel, load_base
 from svfseg.segmenter.calibration import ClassThresholds, calibrate, left_out_iou
 from svfseg.segmenter.events import TuningReport, ignore
 from svfseg.segmenter.inference import ClassMaps, Predictor, by_class
-from svfseg.segmenter.results import Segmentation, segment
+from svfseg.segmenter.results import Segmentation, mean_iou, segment, without_absent
 from svfseg.segmenter.task_file import TaskFile, read_task, restore_adaptation, save_task
 from svfseg.segmenter.tiling import blend, cut, marked_windows, windows
 
@@ -301,22 +297,12 @@ class FewShotSegmenter:
             raise InputError(
                 f"found {len(image_list)} image(s) and {len(mask_list)} mask(s): give one each"
             )
-        count = len(self.classes_)
-        intersection, union = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        pairs = []
         for number, (image, mask) in enumerate(zip(image_list, mask_list, strict=True), start=1):
             pixels = as_image(image, f"image {number}")
             truth = as_mask(mask, pixels, self.classes_, f"the mask of image {number}")
-            predicted = self.predict(pixels).mask
-            for i in range(count):
-                inside, marked = predicted == i + 1, truth == i + 1
-                intersection[i] += (inside & marked).sum()
-                union[i] += ((inside | marked) & (truth != 255)).sum()
-        shares = [int(a) / int(b) for a, b in zip(intersection, union, strict=True) if b > 0]
-        if not shares:
-            raise InputError(
-                "no class is marked or predicted in any of the images: nothing to score"
-            )
-        return mean(shares)
+            pairs.append((self.predict(pixels).mask, truth))
+        return mean_iou(pairs, len(self.classes_))
 
     def is_support(self, image: ImageLike) -> bool:
         """Whether an image is one of those that `fit` was given, pixel for pixel.
@@ -351,7 +337,7 @@ class FewShotSegmenter:
             "supports": {self.classes_[i - 1]: len(shots) for i, shots in self.features_.items()},
             "size": self.predictor_.size,
             "parameters": {**parameters, "empty": self.reject_absent},
-            "rules": [_finite(vars(self.thresholds_[i])) for i in sorted(self.thresholds_)],
+            "rules": [self.thresholds_[i].to_plain() for i in sorted(self.thresholds_)],
         }
         return save_task(Path(path), metadata, self.features_, self.adaptation_)
 
@@ -394,7 +380,7 @@ class FewShotSegmenter:
             for class_id, shots in task.features.items()
         }
         self.thresholds_ = {
-            i: ClassThresholds(**{k: _infinite(v, k) for k, v in rule.items()})
+            i: ClassThresholds.from_plain(rule)
             for i, rule in enumerate(task.metadata["rules"], start=1)
         }
         self.classes_, self.adaptation_ = tuple(task.metadata["classes"]), adaptation
@@ -414,17 +400,11 @@ class FewShotSegmenter:
         places = windows(height, width, self.predictor_.size, self.overlap)
         tiles = [cut(image, place) for place in places]
         parts = self.predictor_.predict_maps(tiles, self.features_)
-        maps = (self._without_absent(part).maps for part in parts)
+        thresholds = list(self.thresholds_.values()) if self.reject_absent else []
+        maps = (without_absent(part, thresholds) for part in parts)
         blended = blend(maps, places, height, width, len(self.features_))
         presence = zip(*(part.presence for part in parts), strict=True)
         return ClassMaps(blended, tuple(max(scores) for scores in presence))
-
-    def _without_absent(self, part: ClassMaps) -> ClassMaps:
-        maps = part.maps.clone()
-        for i, rule in enumerate(self.thresholds_.values()):
-            if self.reject_absent and part.presence[i] < rule.presence:
-                maps[i] = 0
-        return ClassMaps(maps, part.presence)
 
     def _make_predictor(self, head: Head, size: int) -> Predictor:
         return Predictor(head, size, str(resolve(self.device)), self.batch)
@@ -471,13 +451,3 @@ def _parameters(kind: type[FewShotSegmenter]) -> Mapping[str, inspect.Parameter]
 
 def _as_list(values: Any) -> list[Any]:
     return list(values) if isinstance(values, (list, tuple)) else [values]
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {k: v if math.isfinite(v) else None for k, v in values.items()}
-
-
-def _infinite(value: float | None, name: str) -> float:
-    if value is not None:
-        return value
-    return -math.inf if name == "presence" else math.nan

@@ -1,13 +1,16 @@
 """What a segmenter says of one image."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from svfseg.data.images import Array
+from svfseg.errors import InputError
 from svfseg.segmenter.calibration import ClassThresholds
 from svfseg.segmenter.inference import ClassMaps
 from svfseg.segmenter.thresholds import assign_classes
@@ -66,3 +69,45 @@ def segment(
     levels = [rule.threshold for rule in thresholds.values()]
     mask = assign_classes(maps.maps, levels, list(present.values())).numpy()
     return Segmentation(mask, maps.maps.half().numpy(), confidence, present, tuple(classes))
+
+
+def without_absent(maps: ClassMaps, thresholds: Sequence[ClassThresholds]) -> Tensor:
+    """Empty the maps of classes with too low a presence score.
+
+    Args:
+        maps: of an image or a tile.
+        thresholds: of the classes, in the order of the maps; none leaves the maps as they are.
+
+    Returns:
+        (classes, height, width), probability.
+    """
+    cleared = maps.maps.clone()
+    for i, rule in enumerate(thresholds):
+        if maps.presence[i] < rule.presence:
+            cleared[i] = 0
+    return cleared
+
+
+def mean_iou(pairs: Iterable[tuple[Array, Array]], classes: int) -> float:
+    """Average the IoU of the classes, each summed over all images.
+
+    A class that is neither marked nor predicted does not count.
+
+    Args:
+        pairs: predicted and true masks, (height, width) of ids each; pixels where the truth is 255
+            do not count.
+        classes: number of classes, of ids 1, 2 ...
+
+    Raises:
+        InputError: no class is marked or predicted in any image.
+    """
+    intersection, union = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+    for predicted, truth in pairs:
+        for i in range(classes):
+            inside, marked = predicted == i + 1, truth == i + 1
+            intersection[i] += (inside & marked).sum()
+            union[i] += ((inside | marked) & (truth != 255)).sum()
+    shares = [int(a) / int(b) for a, b in zip(intersection, union, strict=True) if b > 0]
+    if not shares:
+        raise InputError("no class is marked or predicted in any of the images: nothing to score")
+    return mean(shares)
