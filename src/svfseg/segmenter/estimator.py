@@ -202,7 +202,8 @@ class FewShotSegmenter:
         return self
 
     def _fit(self, samples: Sequence[Sample], names: tuple[str, ...], report: TuningReport) -> None:
-        base, size, device = self._load_base(), self._input_size(), str(resolve(self.device))
+        base, device = self._load_base(), str(resolve(self.device))
+        size = base.size if self.size is None else self.size
         supports = [
             Support(part, group)
             for group, sample in enumerate(samples)
@@ -414,9 +415,6 @@ class FewShotSegmenter:
         base = load_base(self.model, str(resolve(self.device)))
         self._base_model = base  # the cache of base models holds none by itself
         return base
-
-    def _input_size(self) -> int:
-        return self._load_base().size if self.size is None else self.size
 
     def _check_parameters(self) -> None:
         if self.adapt is not None:
