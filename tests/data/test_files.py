@@ -69,7 +69,7 @@ def test_binary_masks_of_users(tmp_path: Path) -> None:
     assert read_binary_mask(saved(3, 7, 0), 3).tolist() == [[1, 0, 0]]
     for values, class_id, message in (
         ((0, 0), None, "is empty: mark the class"),
-        ((3, 7), None, "say which one with --class-id"),
+        ((3, 7), None, "say which one is the class"),
         ((3, 7), 5, "has no pixel of class 5"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -16,6 +16,7 @@ from svfseg.lab.feature_cache import FeatureCache, LoadedImage, keys_of, masks_o
 from svfseg.lab.runtime import make_accelerator
 from svfseg.models import build_model
 from svfseg.models.functional import prior_from_keys, prior_mask
+from svfseg.models.head import EpisodicHead
 
 STICKERS = DataConfig(name="stickers", num_images=260, size=64)
 
@@ -121,15 +122,15 @@ def test_passes_are_the_fewest(source) -> None:
     assert uncached["query"] == len(episodes)
 
 
-class Fake(torch.nn.Module):
-    """FeatureCache of one float; remembers what it was asked for."""
+class Fake(EpisodicHead):
+    """Features of one float; remembers what it was asked for."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.asked = 0
 
-    def views(self, image, masks, query=True):
+    def encode(self, image, masks, query=True):
         self.asked += len(masks) + query
         views = [(image.flatten()[:1] + mask.flatten()[:1],) for mask in masks]
         return ((image.flatten()[:1],) if query else None), views
@@ -159,12 +160,14 @@ def test_the_right_views_within_the_bound(drawn: list, bound: int, batch: int) -
         assert [[float(v[0]) for v in shots] for shots in supports] == [
             [10.0 * p + e.class_id for p in e.support] for e in group
         ]
-        assert views._size == 4 * len(views._kept) <= bound
-    assert not views._kept
+        assert views._size == 4 * len(views._features) <= bound
+    assert not views._features
 
 
 def test_a_head_without_views_is_scored_by_its_forward(source, tmp_path: Path) -> None:
-    class Plain(torch.nn.Module):
+    class Plain(EpisodicHead):
+        backbone = None
+
         def forward(self, query, support, support_mask):
             return torch.stack([query[:, 0], 255 - query[:, 0]], dim=1)
 

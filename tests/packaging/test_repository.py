@@ -37,7 +37,7 @@ def test_extras_and_groups_that_are_installed_exist() -> None:
     assert set(line.split()) <= extras
     text = "\n".join(STEPS)
     assert set(re.findall(r"--extra (\S+)", text)) <= extras
-    assert set(re.findall(r"--group (\S+)", text + MAKEFILE)) <= set(PROJECT["dependency-groups"])
+    assert set(re.findall(r"--group (\w+)", text + MAKEFILE)) <= set(PROJECT["dependency-groups"])
 
 
 def test_every_requirement_has_a_lower_bound() -> None:

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
+from svfseg.errors import InputError
 from svfseg.svf import apply_svf, load_adapter, merge_svf, save_adapter, svf_parameters
 from svfseg.svf.adapter import TABLE, TENSORS
 from tests.svf.layer_table import CASES, error, made
@@ -121,9 +122,15 @@ def test_other_models_are_refused_and_left_alone(tmp_path: Path) -> None:
     refused(nn.Sequential(base[0], base[1], nn.Conv2d(8, 8, 3)), folder, "in 1 group")
     refused(nn.DataParallel(base), folder, "plain model")
     factored = copy.deepcopy(base)
-    apply_svf(factored)
-    with pytest.raises(ValueError, match=r"other architecture|factored already|another"):
+    apply_svf(factored, train="U")
+    with pytest.raises(InputError, match="is factored to train 'U'"):
         load_adapter(factored, folder)
+    # factored as the adapter was, at the start: it takes the values
+    same = copy.deepcopy(base)
+    apply_svf(same)
+    load_adapter(same, folder)
+    again, expected = same.state_dict(), model.state_dict()
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

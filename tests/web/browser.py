@@ -50,6 +50,8 @@ def started(project: Path, *words: str) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @contextmanager

@@ -500,7 +500,8 @@ def test_a_bug_is_told_apart_from_what_a_person_can_mend(
 
     def failed(address: str) -> str:
         mask = io.BytesIO()
-        Image.new("L", Image.open(scenes[0]).size, 1).save(mask, "PNG")
+        with Image.open(scenes[0]) as scene:
+            Image.new("L", scene.size, 1).save(mask, "PNG")
         assert httpx.put(
             f"{address}/api/images/scene0.jpg/mask", content=mask.getvalue()
         ).is_success
@@ -586,7 +587,7 @@ def test_a_folder_of_something_else_is_refused(
     assert "is not a project" in fails(capsys, "app", tmp_path, "--port", 0)
     (tmp_path / "p").mkdir()
     (tmp_path / "p/project.json").write_text("{")
-    assert "or damaged" in fails(capsys, "app", tmp_path / "p", "--port", 0)
+    assert "is damaged" in fails(capsys, "app", tmp_path / "p", "--port", 0)
     (tmp_path / "p/project.json").write_text("[]")
     assert "is not an object" in fails(capsys, "app", tmp_path / "p", "--port", 0)
     with served(tmp_path / "open"):

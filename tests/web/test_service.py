@@ -288,7 +288,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         assert predict(client, "b").json()["threshold"] == {"cat": 0.5}
         (tmp_path / "b.svf").write_bytes(b"cut off")
         (tmp_path / "not a name.svf").write_bytes(b"")
-        assert "b.svf is no task" in line(predict(client, "b"), 409)
+        assert "b.svf is not a task" in line(predict(client, "b"), 409)
         assert str(tmp_path) not in client.get("/tasks/b").text
         assert client.get("/tasks").json() == {"tasks": [], "damaged": ["b"]}
         client.delete("/tasks/b")
@@ -642,7 +642,7 @@ def test_what_cannot_be_served_is_said_at_the_start(
         run_serve([*words, "--host", "0.0.0.0"])
     with pytest.raises(ValueError, match="max_seconds is 0.0: expected more than 0"):
         run_serve([*words, "--max-seconds", "0"])
-    with pytest.raises(FileNotFoundError, match="is no run folder"):
+    with pytest.raises(FileNotFoundError, match="is not a run"):
         run_serve([*words, "--model", "no/such"])
     with pytest.raises(ValueError, match="choose another port"):
         run_serve([*words, "--port", "99999"])

@@ -388,8 +388,6 @@ class FewShotSegmenter:
         self.supports_ = frozenset(task.metadata.get("shown", ()))
         self.predictor_ = self._make_predictor(head, task.metadata["size"])
 
-    # how it computes
-
     def _predict_maps(self, images: Sequence[Array]) -> list[ClassMaps]:
         if self.tile:
             return [self._predict_tiles(image) for image in images]
