@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -51,6 +51,9 @@ class Backbone(nn.Module):
             weights fixed; "train" leaves them alone.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         stages: Sequence[nn.Module],
@@ -77,7 +80,8 @@ class Backbone(nn.Module):
 
     def stage(self, index: int) -> nn.Module:
         """Stage 0 to 4."""
-        return cast(nn.Module, getattr(self, f"layer{index}"))
+        stage: nn.Module = getattr(self, f"layer{index}")
+        return stage
 
     def norm_layers(self) -> list[nn.Module]:
         """Every normalisation layer."""
@@ -108,7 +112,7 @@ class Backbone(nn.Module):
 
         Channels last: the layout in which convolutions are fastest, on CPUs and GPUs alike.
         """
-        scaled = (image - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+        scaled = (image - self.mean) / self.std
         return scaled.contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -168,7 +172,8 @@ class WholeBackbone(Backbone):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """See `Backbone.forward`."""
-        return cast(list[Tensor], self.stage(4)(self.normalize(image)))[-STAGES:]
+        features: list[Tensor] = self.stage(4)(self.normalize(image))
+        return features[-STAGES:]
 
     def shallow(self, image: Tensor) -> tuple[Tensor, ...]:
         """See `Backbone.shallow`; layer4 comes along."""
@@ -241,7 +246,7 @@ def _strided(config: BackboneConfig, layer3: nn.Module, layer4: nn.Module) -> No
 
 def _resnet(config: BackboneConfig) -> Backbone:
     name, deep = config.name.removesuffix("_deep"), config.name.endswith("_deep")
-    net = cast(torchvision.models.ResNet, getattr(torchvision.models, name)(weights=None))
+    net: torchvision.models.ResNet = getattr(torchvision.models, name)(weights=None)
     del net.fc
     if deep:
         _deepen(net)
