@@ -5,7 +5,6 @@ import pkgutil
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,19 +86,20 @@ def test_the_roots_names_are_there() -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"]])
-def test_help_needs_no_torch_and_is_quick(words: list[str]) -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "svfseg", *words],
-            capture_output=True,
-            text=True,
-        )
-        times.append(time.perf_counter() - start)
-        assert done.returncode == 0
-        assert "torch" not in done.stderr
-    assert min(times) < 2.0  # 0.5 s on an idle machine; the test machine is busy
+def test_help_loads_little(words: list[str]) -> None:
+    """Counted, not timed: seconds are those of the machine, and belong in the benchmark."""
+    script = (
+        "import sys\nfrom svfseg.cli import main\n"
+        f"status = main({words})\nprint(*sys.modules, sep='\\n', file=sys.stderr)\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "usage: svfseg" in done.stdout
+    loaded = done.stderr.split()
+    heavy = {"torch", "torchvision", "timm", "numpy", "PIL", "accelerate", "safetensors"}
+    assert not heavy & set(loaded)
+    assert len(loaded) < 750  # about 500 on Python 3.13; torch alone brings 900
 
 
 def test_no_file_is_huge() -> None:

@@ -1,6 +1,10 @@
 """Files that release 0.1.0 wrote are still read, and mean what they meant."""
 
 import importlib.util
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 import torch
 
 from svfseg import FewShotSegmenter, load_adapter
+from svfseg.errors import InputError
 from svfseg.tuning.checkpoint import load_run
 
 FOLDER = Path(__file__).parent / "fixtures" / "format1"
@@ -50,3 +55,45 @@ def test_a_run(make, name: str) -> None:
     with torch.no_grad():
         again = model(query, query[:, None].flip(-1), mask)[:, :, ::4, ::4].numpy()
     assert np.allclose(again, EXPECTED[f"run {name}"], atol=1e-3)
+
+
+def later_adapter(folder: Path) -> None:
+    """An adapter of a format that this version does not know."""
+    shutil.copytree(FOLDER / "adapter", folder / "adapter")
+    path = folder / "adapter" / "adapter.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    load_adapter(torch.nn.Conv2d(3, 4, 1), folder / "adapter")
+
+
+def later_task(folder: Path) -> None:
+    """A task of such a format."""
+    path = folder / "later.svf"
+    with zipfile.ZipFile(FOLDER / "none.svf") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "task.json":
+                content = json.dumps({**json.loads(content), "format": 99}).encode()
+            new.writestr(name, content)
+    FewShotSegmenter.load(path, device="cpu")
+
+
+def later_run(folder: Path) -> None:
+    """A run of such a format."""
+    shutil.copytree(FOLDER / "dense_norm", folder / "run")
+    path = folder / "run" / "best" / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    load_run(folder / "run")
+
+
+@pytest.mark.parametrize("read", [later_adapter, later_task, later_run])
+def test_a_file_of_an_unknown_format_is_refused_in_one_line(
+    read: Callable[[Path], None], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        read(tmp_path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "format 99" in message  # what was found
+    assert "1" in message.partition("format 99")[2]  # what was expected
+    assert message.endswith("update svfseg")  # what to do
+    assert str(tmp_path) in message

@@ -52,3 +52,17 @@ def test_supports_are_cut_around_what_is_marked() -> None:
 def test_wrong_windows(side: int, overlap: float) -> None:
     with pytest.raises(ValueError, match="expected 1 or more, and 0 to below 1"):
         windows(50, 50, side, overlap)
+
+
+def test_where_windows_disagree_no_seam_is_left() -> None:
+    """Two windows, one of zeros and one of ones: the blend climbs in small, even steps."""
+    places = windows(16, 112, 64, 0.25)
+    assert [place.left for place in places] == [0, 48]
+    parts = [torch.zeros(1, 16, 64), torch.ones(1, 16, 64)]
+    row = blend(parts, places, 16, 112, 1)[0, 8]
+    steps = row.diff()
+    assert row[0] == 0
+    assert row[-1] == 1
+    assert (steps >= 0).all()
+    # 16 pixels of overlap: a mean with uniform weights would jump by a half at both its ends
+    assert steps.max() < 0.15
