@@ -93,7 +93,7 @@ def load_run(run: str | Path, checkpoint: str = "best") -> tuple[Head, TrainConf
     run = Path(run)
     config = run_config(run)
     head = restore_model(run / checkpoint, config)
-    merge_tuned(head.backbone)
+    merge_tuned(head.backbone, find_strategy(config.tuning.strategy))
     return head.eval(), config
 
 

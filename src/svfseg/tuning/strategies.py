@@ -85,11 +85,18 @@ def trained_parameters(head: Head) -> tuple[list[nn.Parameter], list[nn.Paramete
     return [p for p in trained if id(p) not in inside], [p for p in trained if id(p) in inside]
 
 
-def merge_tuned(backbone: Backbone) -> Backbone:
+def merge_tuned(backbone: Backbone, own: Strategy | None = None) -> Backbone:
     """Put what was trained into the plain weights, in place, by the layers that are found.
 
     Bottleneck adapters cannot be merged, and stay.
+
+    Args:
+        backbone: as it was tuned.
+        own: a strategy beside those of `STRATEGIES`, whose ``merge`` is called first.
+
+    Returns:
+        The same backbone.
     """
-    for strategy in STRATEGIES.values():
+    for strategy in (*([] if own is None else [own]), *STRATEGIES.values()):
         strategy.merge(backbone)
     return backbone
