@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.lab.evaluation import evaluate
     from svfseg.lab.training import train
     from svfseg.models import build_backbone, build_model
-    from svfseg.segmenter import FewShotSegmenter
+    from svfseg.segmenter import FewShotSegmenter, Segmentation
     from svfseg.svf import (
         apply_svf,
         fuse,
@@ -42,12 +42,14 @@ _HOMES = {
     "train": "svfseg.lab.training",
     "evaluate": "svfseg.lab.evaluation",
     "FewShotSegmenter": "svfseg.segmenter.estimator",
+    "Segmentation": "svfseg.segmenter.results",
     "TrainConfig": "svfseg.config",
     "EvalConfig": "svfseg.config",
 }
 __all__ = [
     "EvalConfig",
     "FewShotSegmenter",
+    "Segmentation",
     "TrainConfig",
     "__version__",
     "apply_svf",

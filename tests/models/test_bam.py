@@ -16,7 +16,7 @@ from svfseg.lab.training import train
 from svfseg.models import BAM, PSPNet
 from svfseg.models.functional import generalized_map, gram, gram_difference
 from svfseg.tuning.checkpoint import load_run, restore_model, start_model
-from svfseg.tuning.strategies import merge_tuned, tune
+from svfseg.tuning.strategies import merge, tune
 from tests.data.test_files import folder_of
 from tests.lab.test_training import config_of
 from tests.models.test_heads import episode, loss_of, tiny
@@ -45,7 +45,7 @@ def test_the_base_learner_keeps_its_backbone_whatever_is_tuned(stages: tuple[int
     torch.testing.assert_close(after.base, before.base, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(after.final, before.final, rtol=1e-6)
     expected = maps(model, *tensors)
-    merge_tuned(model.backbone)
+    merge(model.backbone)
     torch.testing.assert_close(maps(model, *tensors), expected, rtol=1e-3, atol=1e-4)
 
 

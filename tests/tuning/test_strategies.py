@@ -16,7 +16,7 @@ from svfseg.lab.events import Event, StepDone
 from svfseg.lab.training import train
 from svfseg.models import Backbone, EpisodicHead, build_backbone
 from svfseg.tuning.checkpoint import load_run, restore_model
-from svfseg.tuning.strategies import STRATEGIES, merge_tuned, tune
+from svfseg.tuning.strategies import STRATEGIES, merge, tune
 from tests.data.test_files import folder_of
 from tests.lab.test_training import config_of, tensors
 
@@ -88,7 +88,7 @@ def test_merged_it_computes_the_same_in_plain_layers(strategy: str) -> None:
     nudge(backbone)
     trained = outputs(backbone)
     assert torch.equal(trained, before) == (strategy == "frozen")
-    merge_tuned(backbone)
+    merge(backbone)
     assert torch.allclose(outputs(backbone), trained, atol=1e-4)
     plain = {n for n, _ in tuned("frozen").named_modules()}
     added = {n for n, _ in backbone.named_modules()} - plain

@@ -1,1 +1,42 @@
-"""What people draw and programs read: images, masks, marks and the files that hold them."""
+"""What people draw and programs read: images, masks, marks and the files that hold them.
+
+Names load what they need on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see of the names below
+    from svfseg.annotations.folders import SupportFiles, find_images, find_supports
+    from svfseg.annotations.inputs import ImageLike, MaskLike, as_image, as_mask
+    from svfseg.annotations.labelme import read_marks
+    from svfseg.annotations.marks import draw_marks
+
+_HOMES = {
+    "SupportFiles": "svfseg.annotations.folders",
+    "find_images": "svfseg.annotations.folders",
+    "find_supports": "svfseg.annotations.folders",
+    "ImageLike": "svfseg.annotations.inputs",
+    "MaskLike": "svfseg.annotations.inputs",
+    "as_image": "svfseg.annotations.inputs",
+    "as_mask": "svfseg.annotations.inputs",
+    "read_marks": "svfseg.annotations.labelme",
+    "draw_marks": "svfseg.annotations.marks",
+}
+__all__ = [
+    "ImageLike",
+    "MaskLike",
+    "SupportFiles",
+    "as_image",
+    "as_mask",
+    "draw_marks",
+    "find_images",
+    "find_supports",
+    "read_marks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'svfseg.annotations' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

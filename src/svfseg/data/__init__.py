@@ -18,7 +18,7 @@ from svfseg.data.episodes import (
     write_episodes,
 )
 from svfseg.data.folder import folder
-from svfseg.data.index import Index, Split, base_split, novel_split, take
+from svfseg.data.index import Index, Sample, Split, base_split, novel_split, take
 from svfseg.data.pascal import pascal5i
 from svfseg.data.synthetic import stickers
 from svfseg.errors import InputError
@@ -28,6 +28,7 @@ __all__ = [
     "ClassCrops",
     "Episode",
     "Index",
+    "Sample",
     "Split",
     "TestBatches",
     "TestEpisodes",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from svfseg.config import ModelConfig, look_up
+from svfseg.models import functional
 from svfseg.models.backbone import Backbone, Features, build_backbone
 from svfseg.models.bam import BAM
 from svfseg.models.baseline import Baseline
@@ -35,6 +36,7 @@ __all__ = [
     "build_base_learner",
     "build_model",
     "computes_features_once",
+    "functional",
     "learns_base_classes",
     "takes_images",
 ]

@@ -19,7 +19,7 @@ from svfseg.errors import InputError
 from svfseg.models import Head
 from svfseg.segmenter.events import TuningReport, TuningStep, ignore
 from svfseg.segmenter.negatives import photographs
-from svfseg.tuning.strategies import merge_tuned, tune
+from svfseg.tuning.strategies import merge, tune
 
 
 class Preset(NamedTuple):
@@ -100,7 +100,7 @@ class AdaptationResult:
     def merged(self) -> Head:
         """Give a copy of plain layers where the strategy allows it, in eval mode."""
         head = copy.deepcopy(self.head)
-        merge_tuned(head.backbone)
+        merge(head.backbone)
         return head.requires_grad_(False).eval()
 
 

@@ -41,7 +41,7 @@ from svfseg.models.convert import import_published
 from svfseg.models.weights import backbone_fingerprint, read_weights
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.tuning.state import has_factored
-from svfseg.tuning.strategies import find_strategy, merge_tuned, tune
+from svfseg.tuning.strategies import find_strategy, merge, tune
 
 FORMAT = 1
 ADAPTER = "adapter"
@@ -93,7 +93,7 @@ def load_run(run: str | Path, checkpoint: str = "best") -> tuple[Head, TrainConf
     run = Path(run)
     config = run_config(run)
     head = restore_model(run / checkpoint, config)
-    merge_tuned(head.backbone, find_strategy(config.tuning.strategy))
+    merge(head.backbone, find_strategy(config.tuning.strategy))
     return head.eval(), config
 
 

@@ -85,7 +85,7 @@ def trained_parameters(head: Head) -> tuple[list[nn.Parameter], list[nn.Paramete
     return [p for p in trained if id(p) not in inside], [p for p in trained if id(p) in inside]
 
 
-def merge_tuned(backbone: Backbone, own: Strategy | None = None) -> Backbone:
+def merge(backbone: Backbone, own: Strategy | None = None) -> Backbone:
     """Put what was trained into the plain weights, in place, by the layers that are found.
 
     Bottleneck adapters cannot be merged, and stay.
