@@ -73,7 +73,7 @@ def test_numbers_that_yaml_reads_as_text() -> None:
 
 
 def test_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no config at"):
+    with pytest.raises(FileNotFoundError, match="no configuration file at"):
         read_config(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(ValueError, match="is not YAML"):

@@ -26,39 +26,43 @@ class BackboneConfig:
     """The pre-trained network whose features the head compares."""
 
     name: str = "tf_efficientnet_lite0"
-    """resnet50, resnet101, resnet50_deep, resnet101_deep, vgg16, vgg16_bn, mobilenet_v2, or the
-    name of any convolutional network of timm."""
+    """Name of the network: resnet50, resnet101, resnet50_deep, resnet101_deep, vgg16, vgg16_bn,
+    mobilenet_v2, or any convolutional network of timm."""
     weights: str = "imagenet"
-    """imagenet (a package or a download), a file, or none (random)."""
+    """Weights to start from: imagenet (from a package or a download), the path of a file, or none
+    (random values)."""
     output_stride: int = 8
-    """Pixels of the image per position of the features: 8, 16 or 32. Published VGG heads: 16."""
+    """Pixels of the image per position of the features: 8, 16 or 32. Published VGG heads use 16."""
     dilation: Literal["uniform", "stepwise"] = "uniform"
-    """Where a stage trades stride for dilation: in all its blocks (PFENet, BAM), or from its
-    second block on, the first keeping the previous stage's (torchvision, the SVF code)."""
+    """Where a stage trades stride for dilation: uniform, in all its blocks (PFENet, BAM); stepwise,
+    from its second block on, the first having the previous stage's dilation (torchvision, the SVF
+    code)."""
     norm: Literal["frozen", "train"] = "frozen"
-    """frozen keeps normalisation layers in eval mode and their weights fixed."""
+    """Whether normalisation layers are frozen (in eval mode, with fixed weights) or train."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The head and its backbone."""
+    """Choose the head and its backbone."""
 
     head: str = "baseline"
-    """baseline, pfenet, bam, dense (compares, one number trains), pspnet (bam's base learner), or
-    the dotted path of your class."""
+    """Name of the head: baseline, pfenet, bam, dense (compares features; a single number trains),
+    pspnet (the base learner of bam), or the dotted path of a class of your own."""
     hidden: int = 256
-    """Channels of the head."""
+    """Number of channels of the head."""
     bins: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
-    """Sizes of PFENet's feature pyramid: above 1 in positions (60, 30, 15, 8 on Pascal-5i), up to
-    1 as fractions of the feature map."""
+    """Sizes of the feature pyramid of pfenet: above 1 in positions (60, 30, 15, 8 on Pascal-5i), up
+    to 1 as fractions of the feature map."""
     dropout: float = 0.5
-    """Share of channels dropped after the reduction."""
+    """Share of channels that are dropped after the reduction."""
     base_learner: str = ""
-    """bam: the pspnet run (a folder), or a published PSPNet checkpoint, that it starts from."""
+    """For bam, the pspnet run (a folder) or the published PSPNet checkpoint that it starts from. By
+    default there is none, and bam cannot be built."""
     base_classes: int = 15
-    """bam, pspnet: number of base classes: 15 on Pascal-5i, 60 on COCO-20i."""
+    """For bam and pspnet, the number of base classes: 15 on Pascal-5i, 60 on COCO-20i."""
     weighted_shots: int = 1
-    """bam: supports that its learned weighting of shots is for; 1 weighs them alike."""
+    """For bam, the number of supports that its learned weighting of shots is for; 1 weighs them
+    alike."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
 
@@ -67,37 +71,41 @@ class DataConfig:
     """The benchmark, its fold, and the image size."""
 
     name: str = "pascal5i"
-    """pascal5i, coco20i, stickers (generated, a demonstration), folder (your own), or the dotted
-    path of a function of yours."""
+    """Name of the data: pascal5i, coco20i, stickers (generated scenes, for a demonstration), folder
+    (your own images), or the dotted path of a function of your own."""
     root: str = ""
-    """Folder of the data: VOC2012 for pascal5i, the one with annotations/ for coco20i, with
-    classes.txt for folder."""
+    """Folder of the data: VOC2012 for pascal5i, the one with annotations/ for coco20i, the one with
+    classes.txt for folder. By default there is none, as stickers needs no folder."""
     convention: Literal["interleaved", "contiguous"] = "interleaved"
-    """coco20i: classes 1, 5, 9 ... in fold 0 (BAM, HSNet, SVF), or 1 to 20 (PANet)."""
+    """For coco20i, the classes of fold 0: interleaved, 1, 5, 9 and so on (BAM, HSNet, SVF), or
+    contiguous, 1 to 20 (PANet)."""
     fold: int = 0
-    """Which fold's classes are novel."""
+    """Number of the fold, from 0, whose classes are novel."""
     train_lists: tuple[str, ...] = ("trainaug",)
-    """Training lists, by name in ImageSets/Segmentation or as files; coco20i: train2014."""
+    """Lists of training images, by name in ImageSets/Segmentation or as files; for coco20i,
+    train2014."""
     test_list: str = "val"
-    """Test list, by name or file; coco20i: val2014."""
+    """List of test images, by name or as a file; for coco20i, val2014."""
     train_images: Literal["base-only", "all"] = "base-only"
-    """base-only drops training images with any novel class (BAM, SVF); all keeps them, the novel
-    pixels being background (PFENet)."""
+    """Which training images are used: base-only drops those with any pixel of a novel class (BAM,
+    SVF), all keeps them with the novel pixels as background (PFENet)."""
     validation_fraction: float = 0.1
-    """Share of the training images held out for choosing the checkpoint."""
+    """Share of the training images that are held out to choose the checkpoint."""
     size: int = 473
-    """Side of the square that images are cropped and padded to, pixels."""
+    """Side of the square that images are cropped and padded to, in pixels."""
     resize_longest: bool = False
-    """Scale the longer side to size before the random scale; the published protocol, at 473,
-    crops from the image's own resolution."""
+    """Scale the longer side of an image to the size before the random scale. The published
+    protocol, at 473 pixels, crops from the image's own resolution."""
     scale_range: tuple[float, float] = (0.9, 1.1)
-    """Range of the random scale in training (0.8 to 1.25 on COCO)."""
+    """Range of the random scale in training; 0.8 to 1.25 on COCO."""
     on_small_class: Literal["refuse", "drop"] = "refuse"
-    """Classes with too few images for an episode: refuse the data, or leave such classes out."""
+    """What to do with a class that has too few images for an episode: refuse the data, or drop the
+    class."""
     train_count: int = 0
-    """Train on only so many of the images, the same ones in every larger choice; 0 takes all."""
+    """Number of training images to use, the smaller sets inside the larger ones; 0 uses all."""
     num_images: int = 400
-    """stickers: number of training images that are generated, and half as many for testing."""
+    """For stickers, the number of training images that are generated; half as many are generated
+    for testing."""
 
 
 @dataclass(frozen=True)
@@ -105,31 +113,34 @@ class TuningConfig:
     """Which of the backbone's weights train."""
 
     strategy: str = "svf"
-    """frozen: nothing. full: every convolution. Of the stages below: layers: every convolution;
-    conv: those of one kind of kernel; norm: scale and shift of normalisation; bias: biases and
-    shifts; adapter: new bottlenecks behind the blocks; lora: low-rank additions; ssf: a new scale
-    and shift behind each convolution; svf: singular values; svf+norm: both;
-    or the dotted path of a function of yours."""
+    """What trains in the backbone: frozen, nothing; full, every convolution; and in the chosen
+    stages layers, every convolution; conv, the convolutions of one kind of kernel; norm, scale and
+    shift of normalisation; bias, biases and shifts; adapter, new bottlenecks behind the blocks;
+    lora, low-rank additions; ssf, a new scale and shift behind each convolution; svf, singular
+    values; svf+norm, both; or the dotted path of a function of your own."""
     stages: tuple[int, ...] = (2, 3, 4)
-    """Stages of the backbone that are tuned, of 0 to 4."""
+    """Stages of the backbone, of 0 to 4, in which the strategy trains."""
     kernels: Literal["spatial", "pointwise"] = "spatial"
-    """conv: kernels of 3x3 and more, or of 1x1."""
+    """For conv, the kernels that train: spatial (3x3 and larger) or pointwise (1x1)."""
     statistics: bool = False
-    """norm, svf+norm: let the running statistics of the stages move too."""
+    """For norm and svf+norm, let the running statistics of the stages move too."""
     rank: int = 8
-    """lora: rank of the additions; adapter: channels between its two convolutions."""
+    """For lora, the rank of the additions; for adapter, the number of channels between its two
+    convolutions."""
     factors: str = "S"
-    """svf: letters of the factors that train: S, U, V."""
+    """For svf, the letters of the factors that train: S, U, V."""
     parametrization: Literal["direct", "relative"] = "direct"
-    """svf: train s itself, or a gain on it."""
+    """For svf, train the singular values themselves (direct), or a factor on each (relative)."""
     route: Literal["auto", "factored", "recomposed", "differentiable"] = "auto"
-    """svf: how the layers compute: auto counts multiplications for each layer and input."""
+    """For svf, how the layers compute; auto takes the route with the fewest multiplications for
+    each layer and input."""
     lr: float = 0.0015
     """Learning rate of the tuned backbone weights."""
     weight_decay: float = 0.0
     """Weight decay of the tuned backbone weights."""
     decay_to: Literal["zero", "start"] = "zero"
-    """Where weight decay pulls them."""
+    """Where weight decay pulls the tuned backbone weights: to zero, or to their values at the
+    start."""
 
 
 @dataclass(frozen=True)
@@ -139,16 +150,18 @@ class OptimConfig:
     lr: float = 0.015
     """Learning rate of the head."""
     momentum: float = 0.9
+    """Momentum of stochastic gradient descent."""
     weight_decay: float = 1e-4
     """Weight decay of the head."""
     schedule: Literal["poly", "cosine", "constant"] = "cosine"
-    """poly is (1 - t / T) ** 0.9."""
+    """How the learning rates fall over the training; poly is (1 - t / T) ** 0.9."""
     steps: int = 20000
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch: int = 8
-    """Episodes a step, on all processes together."""
+    """Number of episodes per step, all processes together."""
     clip: float = 0.0
-    """Largest norm of the gradient, of the head's and of the tuned weights' each; 0: any."""
+    """Largest norm of the gradient, for the head's weights and the tuned weights separately; 0 does
+    not limit it."""
     aux_weight: float = 1.0
     """Weight of a head's auxiliary losses."""
 
@@ -158,14 +171,16 @@ class SelectionConfig:
     """How the best checkpoint is chosen."""
 
     monitor: Literal["base-validation", "test", "last"] = "base-validation"
-    """base-validation: held-out images of base classes. test: the novel classes, the habit of
-    published code, which tunes on the test set; the result says so. last: no choice."""
+    """Episodes that choose the checkpoint: base-validation, held-out images of base classes; test,
+    the novel classes, as published code does, which tunes on the test set and is noted in the
+    result; last, none, so that the last checkpoint is taken."""
     every: int = 1000
-    """Steps between two evaluations."""
+    """Number of steps between two evaluations."""
     episodes: int = 200
-    """Episodes of an evaluation during training."""
+    """Number of episodes of an evaluation during training."""
     curve_episodes: int = 0
-    """Test-fold episodes scored beside each evaluation and only written down; 0 for none."""
+    """Number of test-fold episodes that are scored beside each evaluation, only to be written down;
+    0 scores none."""
 
 
 @dataclass(frozen=True)
@@ -173,21 +188,22 @@ class TrainConfig:
     """One training run."""
 
     out: str = "runs/default"
-    """The run folder."""
+    """Folder that the run is written to."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     shot: int = 1
-    """Support images of an episode."""
+    """Number of support images per episode."""
     seed: int = 321
+    """Seed of the random numbers: initial weights, episodes and augmentation."""
     precision: Literal["no", "fp16", "bf16"] = "no"
-    """Mixed precision."""
+    """Mixed precision: no, fp16 or bf16."""
     workers: int = 2
-    """Processes that load data."""
+    """Number of processes that load data."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 @dataclass(frozen=True)
@@ -195,44 +211,51 @@ class EvalDataConfig:
     """The data to evaluate on, where it differs from the run's own."""
 
     fold: int | None = None
-    """The fold; another than the run was trained on tests classes that it was trained on."""
+    """Number of the fold to test. By default it is the run's own; another one tests classes that
+    the run was trained on."""
     root: str | None = None
-    """Folder of the data, where it moved."""
+    """Folder of the data. By default it is the run's own."""
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What to evaluate a run on; None takes the run's own setting."""
+    """Say what to evaluate a run on; None stands for the run's own setting."""
 
     data: EvalDataConfig = field(default_factory=EvalDataConfig)
     shot: int | None = None
-    """Support images of an episode."""
+    """Number of support images per episode. By default it is the run's own."""
     episodes: int = 1000
-    """Episodes a seed."""
+    """Number of episodes per seed."""
     seeds: tuple[int, ...] = (321,)
-    """Seeds of the episode lists; the paper's family uses 321, BAM 510 365 382 322 988."""
+    """Seeds of the episode lists; the SVF paper and its relatives use 321, BAM 510 365 382 322
+    988."""
     batch: int = 1
-    """Episodes at once."""
+    """Number of episodes that are computed at once."""
     cache: int = 2048
-    """MiB of features to keep on the device for other episodes; past it they are computed again."""
+    """Memory for features that other episodes use again, MiB of the device; beyond it they are
+    computed again."""
     checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint of the run to score: the best one, or the last one."""
     resize: Literal["original", "square"] = "original"
-    """Score on the original-size mask (published protocol), or on the resized square."""
+    """Size of the masks that are scored: original (the published protocol), or the resized
+    square."""
     generalized: bool = False
-    """bam: also score base and novel classes in one map."""
+    """For bam, also score base and novel classes in one map."""
     threshold: float = 0.9
-    """Foreground from which the novel class covers a base class in that map."""
+    """For the map of base and novel classes, the probability from which the novel class covers a
+    base class."""
     workers: int = 2
-    """Processes that load data."""
+    """Number of processes that load data."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 def from_dict(kind: type[C], values: Any, where: str = "") -> C:
     """Build a config from plain nested data (YAML, JSON), checking names and types.
 
     Raises:
-        InputError: an unknown key (with the nearest right one), or a value of another type.
+        InputError: a key is unknown (the message names the nearest one), or a value has another
+            type.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where or 'the config'} is {values!r}: expected settings by name")
@@ -248,23 +271,23 @@ def from_dict(kind: type[C], values: Any, where: str = "") -> C:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain nested data that `from_dict` reads back."""
+    """Turn a config into plain nested data that `from_dict` reads back."""
     plain: dict[str, Any] = _listed(dataclasses.asdict(config))
     return plain
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Plain nested settings of a YAML file.
+    """Read the settings of a YAML file, nested and plain.
 
     Raises:
-        MissingFileError: no such file.
-        InputError: not YAML, or no settings in it.
+        MissingFileError: there is no such file.
+        InputError: the file is not YAML, or holds no settings.
     """
     import yaml  # here, so that settings can be used without it
 
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"no config at {path}")
+        raise MissingFileError(f"there is no configuration file at {path}")
     try:
         content = yaml.load(read_text(path), _yaml_loader())
     except yaml.YAMLError as error:
@@ -303,7 +326,7 @@ def write_config(path: Path, config: Any) -> None:
 
 
 def did_you_mean(word: str, choices: typing.Iterable[str]) -> str:
-    """The end of an error message that suggests the closest right word, or lists them all."""
+    """Write the end of an error message: the closest right word, or all of them."""
     known = sorted(choices)
     close = [name for name in known if word and name.startswith(word)]
     close = close or difflib.get_close_matches(word, known, 1, 0.6)
@@ -352,15 +375,15 @@ def _name(hint: Any) -> str:
 
 
 def look_up(name: str, known: Mapping[str, Any], what: str) -> Any:
-    """The row of that name, else the object at a dotted path such as ``my_module.Head``.
+    """Look up a name in a table, else import a dotted path such as ``my_module.Head``.
 
     Args:
-        name: as a config has it.
-        known: what svfseg has.
-        what: "head", "strategy" ..., for messages.
+        name: name or dotted path, as a config has it.
+        known: name -> object that svfseg has.
+        what: kind of object, such as "head", for messages.
 
     Raises:
-        InputError: no such row, and no such object.
+        InputError: there is neither such a name nor such an object.
     """
     if name in known:
         return known[name]

@@ -1,4 +1,4 @@
-"""What a user can mend, told from what only we can: `InputError`, and nothing else.
+"""Errors that a user can mend: `InputError` and its subclasses.
 
 The commands answer an `InputError` with one line and status 2, the service with status 422. Any
 other exception is a bug of the program: a traceback, status 1, and status 500.
@@ -6,10 +6,10 @@ other exception is a bug of the program: a traceback, status 1, and status 500.
 
 
 class InputError(ValueError):
-    """An input or a setting is wrong; the message says what was found, expected, and helps.
+    """An input or a setting is wrong; the message says what was expected, and what to do.
 
     Attributes:
-        settings: names of the parameters that the message speaks of, such as "out"; a command
+        settings: names of the parameters that the message is about, such as "out"; a command
             adds its options of these names to the line.
     """
 

@@ -143,7 +143,7 @@ def test_marks_of_ours_as_a_file(scene: tuple[np.ndarray, np.ndarray], tmp_path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[1]", "holds no marks"),
         ('{"shapes": []}', "marks nothing: expected disc"),
         ('{"shapes": [{"label": "dics", "points": [[1, 1]]}]}', "marks dics: expected disc"),

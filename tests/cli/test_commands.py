@@ -1,6 +1,7 @@
 """The command line as a user runs it: results, and one line of advice for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 from svfseg.cli import main
+from svfseg.cli.bench import BENCHES
 from svfseg.cli.commands import COMMANDS
+from svfseg.cli.data import ACTIONS
 from svfseg.cli.lab import TrainArguments
 from svfseg.cli.parse import split_config_file
 from tests.data.test_files import folder_of
@@ -56,12 +59,27 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("svfseg 0.")
 
 
-@pytest.mark.parametrize("command", [n for n in COMMANDS if n not in ("data", "bench")])
+GROUPS = {"data": ACTIONS, "bench": BENCHES}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [n for n in COMMANDS if n not in GROUPS] + [f"{g} {n}" for g in GROUPS for n in GROUPS[g]],
+)
 def test_help_shows_defaults(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert stopped.value.code == 0
     assert "default" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_says_what_its_commands_do(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([group, "--help"]) == 0
+    text = capsys.readouterr().out
+    for name in GROUPS[group]:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", text, re.MULTILINE), name
+    assert f"svfseg {group} COMMAND --help" in text
 
 
 def test_the_program_in_a_process_of_its_own(home: Path) -> None:
@@ -161,7 +179,7 @@ def test_predict_refuses_bad_input(
         capsys, "predict", home / "run", "--support", image, "--query", image
     )
     both = ["predict", home / "run", "--support", image, "--mask", mask]
-    assert "no --query" in fails(capsys, *both)
+    assert "there are no images" in fails(capsys, *both)
     assert "no images in" in fails(capsys, *both, "--query", home)
     assert "device is gpu" in fails(capsys, *both, "--query", image, "--device", "gpu")
     twin = tmp_path / image.name
@@ -175,7 +193,7 @@ def test_train_refuses_bad_input(
 ) -> None:
     config, out = home / "config.yaml", tmp_path / "run"
     words = ["train", config, "--data.root", home / "data", "--out", out]
-    assert "no config at" in fails(capsys, "train", tmp_path / "gone.yaml")
+    assert "no configuration file at" in fails(capsys, "train", tmp_path / "gone.yaml")
     assert "folds 0 to 3" in fails(capsys, *words, "--data.fold", 9)
     assert "too few images" in fails(capsys, *words, "--shot", 7)
     assert "did you mean test_resnet" in fails(

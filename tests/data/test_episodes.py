@@ -132,7 +132,7 @@ def test_changed_lists_are_refused(tmp_path: Path) -> None:
     fewer = Index(index.name, index.classes, index.folds, ("im0",), index.pixels[:1], index.load)
     for name, source, message in (
         ("changed", index, "was changed after it was written"),
-        ("text", index, "is no episode list"),
+        ("text", index, "is not a list of episodes"),
         ("format", index, "has format 9"),
         ("list", fewer, "which made does not have"),
         ("none", index, "no episode list at"),

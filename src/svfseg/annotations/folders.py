@@ -186,5 +186,5 @@ def _from_list(path: Path) -> tuple[list[Path], list[Path | None]]:
             images.append(placed(words[0]))
             masks.append(placed(words[1]) if len(words) > 1 else None)
     if not images:
-        raise InputError(f"{path} lists no images: expected image,mask a line")
+        raise InputError(f"{path} lists no images: expected image,mask per line")
     return images, masks

@@ -89,7 +89,7 @@ def _read(path: str | Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
-            f"{path} is no JSON ({error}): expected marks, or a labelme file"
+            f"{path} is not JSON ({error}): expected marks, or a labelme file"
         ) from None
     if not isinstance(content, dict) or not ("shapes" in content or content.keys() & set(KINDS)):
         raise InputError(f"{path} holds no marks: expected a labelme file, or {', '.join(KINDS)}")

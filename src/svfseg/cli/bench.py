@@ -1,4 +1,4 @@
-"""The commands of ``svfseg bench``."""
+"""``svfseg bench``: measure what the parts of svfseg cost on this machine."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from svfseg.cli.parse import parse
+from svfseg.cli.parse import group_help, parse
 from svfseg.config import TrainConfig, did_you_mean, from_dict, read_config
 from svfseg.errors import InputError
 from svfseg.files import check_output_file, write_text
@@ -19,97 +19,128 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class StepArguments:
-    """Time and memory of a training step: frozen, full, the paper's three operations, ours."""
+    """Measure a training step: time and memory, frozen, full, as in the paper, and with svfseg."""
 
     networks: Positional[tuple[str, ...]] = ("resnet50", "resnet50_deep")
-    """Of resnet50, resnet50_deep, vgg16_bn, tf_efficientnet_lite0, vit_small_patch16_224."""
+    """Networks to measure: resnet50, resnet50_deep, vgg16_bn, tf_efficientnet_lite0 or
+    vit_small_patch16_224."""
     repeats: int = 9
+    """Number of rounds; times are their medians."""
     precision: Literal["float32", "bf16"] = "float32"
+    """Number format of the computation."""
     layout: Literal["channels_last", "contiguous"] = "channels_last"
+    """Memory layout of images and weights."""
     mode: Literal["eager", "compile", "graphs"] = "eager"
-    """compile and graphs (CUDA graphs) go through torch.compile."""
+    """How PyTorch runs the step: eager; or, through torch.compile, compile and graphs (CUDA
+    graphs)."""
     device: str = "cpu"
+    """Device to compute on: cpu or cuda."""
     json: Path | None = None
-    """Write the rows here, one JSON object a line; else they are printed after the table."""
+    """File to write the rows to, one JSON object per line. By default they are printed after the
+    table."""
 
 
 @dataclass(frozen=True)
 class FactorArguments:
-    """Seconds to factor a ResNet-50: LAPACK alone, apply_svf at first, and from the cache."""
+    """Time the factoring of a ResNet-50: LAPACK alone, apply_svf at first, and from the cache."""
 
     repeats: int = 3
+    """Number of rounds; times are their medians."""
     json: Path | None = None
-    """Write the rows here, one JSON object a line; else they are printed after the table."""
+    """File to write the rows to, one JSON object per line. By default they are printed after the
+    table."""
 
 
 @dataclass(frozen=True)
 class EvalArguments:
-    """Episodes a second with features shared between episodes, against each one anew."""
+    """Count episodes per second with features shared between episodes, and without."""
 
     root: Positional[Path]
-    """The VOC2012 folder; fold 0 of its val list is evaluated."""
+    """Folder VOC2012, of whose val list fold 0 is evaluated."""
     backbone: str = "resnet50"
+    """Name of the network, with random weights."""
     size: int = 225
+    """Side of the square that images are resized to, in pixels."""
     shots: tuple[int, ...] = (1, 5)
+    """Numbers of support images per episode, each measured."""
     episodes: int = 1000
+    """Number of episodes with shared features."""
     uncached: int = 100
-    """Episodes of the list that the uncached path runs: it does all of them alike."""
+    """Number of episodes without shared features, evenly spaced in the list."""
     cache: int = 4096
-    """MiB of features."""
+    """Memory for shared features, MiB."""
     small: int = 0
-    """MiB of the small bound, past which features are computed again."""
+    """Memory for shared features in a second measurement, MiB; beyond it they are computed
+    again."""
     device: str = "cpu"
+    """Device to compute on: cpu or cuda."""
     json: Path | None = None
-    """Write the rows here, one JSON object a line; else they are printed after the table."""
+    """File to write the rows to, one JSON object per line. By default they are printed after the
+    table."""
 
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """A further query once the supports were looked at, against looking at them again."""
+    """Time a further query with the supports encoded once, and with the supports encoded again."""
 
     backbones: Positional[tuple[str, ...]] = ("tf_efficientnet_lite0", "resnet50")
+    """Names of the networks to measure, with random weights."""
     size: int = 473
+    """Side of the square that images are resized to, in pixels."""
     output_stride: int = 8
+    """Pixels of the image per position of the features: 8, 16 or 32."""
     repeats: int = 7
+    """Number of rounds; times are their medians."""
     device: str = "cpu"
+    """Device to compute on: cpu or cuda."""
     json: Path | None = None
-    """Write the rows here, one JSON object a line; else they are printed after the table."""
+    """File to write the rows to, one JSON object per line. By default they are printed after the
+    table."""
 
 
 @dataclass(frozen=True)
 class DataArguments:
-    """Images a second and worker, and the share of a training step spent waiting for data."""
+    """Measure the images loaded per second, and how long a training step waits for them."""
 
     configs: Positional[tuple[Path, ...]] = ()
-    """Configs of svfseg train; without one, the demo's."""
+    """Configuration files of svfseg train. By default the demo's settings are measured."""
     root: str = ""
-    """Folder of the data, instead of the config's."""
+    """Folder of the data. By default it is that of each configuration."""
     steps: int = 20
+    """Number of training steps."""
     json: Path | None = None
-    """Write the rows here, one JSON object a line; else they are printed after the table."""
+    """File to write the rows to, one JSON object per line. By default they are printed after the
+    table."""
 
 
 @dataclass(frozen=True)
 class CostArguments:
-    """What each strategy trains, stores, computes and keeps; counted, not timed."""
+    """Count what each strategy trains, stores and computes, without timing it."""
 
     strategies: Positional[tuple[str, ...]] = ()
-    """By default all of them."""
+    """Names of the strategies to count. By default they are all."""
     head: str = "baseline"
+    """Name of the head."""
     backbone: str = "resnet50"
+    """Name of the backbone, with random weights."""
     output_stride: int = 8
+    """Pixels of the image per position of the features: 8, 16 or 32."""
     size: int = 225
+    """Side of the square that images are resized to, in pixels."""
     stages: tuple[int, ...] = (2, 3, 4)
+    """Stages of the backbone, of 0 to 4, in which the strategies train."""
     train: str = "S"
-    """svf: letters of the factors that train."""
+    """For svf, the letters of the factors that train: S, U, V."""
     json: Path | None = None
-    """Write the rows here, one JSON object a line; else they are printed after the table."""
+    """File to write the rows to, one JSON object per line. By default they are printed after the
+    table."""
 
 
 def run_bench(words: Sequence[str]) -> None:
     """Run ``svfseg bench step|factor|eval|predict|data|cost``."""
     if not words or words[0] in ("-h", "--help"):
-        print(f"usage: svfseg bench {'|'.join(BENCHES)} ...")
+        kinds = {name: kind for name, (kind, _) in BENCHES.items()}
+        print(group_help("bench", "Measure what svfseg costs on this machine.", kinds))
         return
     if words[0] not in BENCHES:
         raise InputError(f"unknown command bench {words[0]}{did_you_mean(words[0], BENCHES)}")
@@ -136,8 +167,8 @@ def _step(parsed: StepArguments) -> Rows:
         if name not in SETTINGS:
             raise InputError(f"unknown network {name}{did_you_mean(name, SETTINGS)}")
     last = parsed.layout == "channels_last"
-    rest = (parsed.repeats, parsed.device, parsed.precision, last, parsed.mode)
-    return [row for name in parsed.networks for row in bench_step(name, *rest)]
+    options = (parsed.repeats, parsed.device, parsed.precision, last, parsed.mode)
+    return [row for name in parsed.networks for row in bench_step(name, *options)]
 
 
 def _factor(parsed: FactorArguments) -> Rows:
@@ -166,8 +197,8 @@ def _eval(parsed: EvalArguments) -> Rows:
 def _predict(parsed: PredictArguments) -> Rows:
     from svfseg.lab.bench.prediction import bench_predict
 
-    rest = (parsed.size, parsed.output_stride, parsed.repeats, parsed.device)
-    return bench_predict(parsed.backbones, *rest)
+    options = (parsed.size, parsed.output_stride, parsed.repeats, parsed.device)
+    return bench_predict(parsed.backbones, *options)
 
 
 def _data(parsed: DataArguments) -> Rows:

@@ -1,4 +1,4 @@
-"""The command line: one function a command. Only what a command needs is imported."""
+"""The command line: one function per command. A command imports only what it needs."""
 
 import errno
 import os
@@ -25,26 +25,29 @@ from svfseg.config import did_you_mean
 from svfseg.errors import InputError
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "fit": (run_fit, "learn classes from a few marked images of yours; one file"),
-    "predict": (run_predict, "outline them in other images, in many formats"),
-    "app": (run_app, "the same on a page in the browser: mark, learn, look through, save"),
+    "fit": (run_fit, "learn classes from a few marked images, and write one file"),
+    "predict": (run_predict, "outline the classes in other images, in several formats"),
+    "app": (run_app, "mark, learn, look through and save on a page in the browser"),
     "serve": (run_serve, "fit and predict for programs, over HTTP"),
-    "label-studio": (run_label_studio, "a backend that pre-labels tasks of Label Studio"),
-    "export": (run_export, "a task as ONNX, for programs without torch"),
-    "report": (run_report, "a page of predictions, the doubtful ones first"),
-    "train": (run_train, "train a head, and what the strategy tunes of the backbone"),
+    "label-studio": (
+        run_label_studio,
+        "answer Label Studio: predict masks, and fit on what is submitted",
+    ),
+    "export": (run_export, "write a task as ONNX, for programs without torch"),
+    "report": (run_report, "write a page of predictions, the doubtful ones first"),
+    "train": (run_train, "train a head, and the weights that a strategy tunes"),
     "eval": (run_eval, "score a run on its novel classes"),
-    "inspect": (run_inspect, "show what SVF would train in a network"),
-    "import-checkpoint": (run_import, "make a run of a published checkpoint"),
-    "data": (run_data, "verify a benchmark's files, write lists of test episodes"),
-    "study": (run_study, "compare strategies: arms x grid as runs, with intervals"),
-    "analyze": (run_analyze, "what a run learned: spectrum, attention, curves, as a page"),
-    "bench": (run_bench, "what a step, factoring, evaluation, prediction and data cost here"),
-    "demo": (run_demo, "frozen backbone against SVF on generated scenes, with a page"),
+    "inspect": (run_inspect, "show which values of a network SVF would train"),
+    "import-checkpoint": (run_import, "make a run folder of a published checkpoint"),
+    "data": (run_data, "verify the files of a benchmark, write lists of test episodes"),
+    "study": (run_study, "train and score many settings, and compare them with intervals"),
+    "analyze": (run_analyze, "show what a run learned: spectrum, attention and curves, as a page"),
+    "bench": (run_bench, "measure steps, factoring, evaluation, prediction and loading"),
+    "demo": (run_demo, "compare a frozen backbone with SVF on generated scenes"),
 }
 
 
-# What the system refuses, whoever asks: a full disk, a quota, a medium that is read-only.
+# What the system refuses to every program: a full disk, a quota, a read-only medium.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
@@ -65,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise InputError(f"unknown command {words[0]}{did_you_mean(words[0], COMMANDS)}")
-        with _one_voice():
+        with _first_process_prints():
             COMMANDS[words[0]][0](words[1:])
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # what reads the output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("svfseg: stopped", file=sys.stderr)
@@ -91,7 +94,7 @@ _BUG = (
 
 
 def _advice(error: Exception) -> str | None:
-    """One line for what the user can mend; None for a bug of the program."""
+    """Give one line for what the user can mend; None for a bug of the program."""
     if isinstance(error, InputError):
         line = " ".join(str(error).split()) or type(error).__name__
         options = ", ".join(f"--{name.replace('_', '-')}" for name in error.settings)
@@ -103,8 +106,8 @@ def _advice(error: Exception) -> str | None:
 
 
 @contextmanager
-def _one_voice() -> Iterator[None]:
-    """Of the processes of one launch (torchrun) the first alone prints; all tell errors."""
+def _first_process_prints() -> Iterator[None]:
+    """Silence all but the first process of a launch (torchrun); errors leave every process."""
     if int(os.environ.get("RANK", "0")) == 0:
         yield
         return
@@ -119,12 +122,12 @@ def _overview() -> str:
         [
             "usage: svfseg COMMAND ...",
             "",
-            "Few-shot segmentation: show one to a few images of a class with masks,",
-            "and it is outlined in other images.",
+            "Few-shot segmentation: give one to a few images of a class with masks,",
+            "and svfseg outlines the class in other images.",
             "",
             "commands:",
             *lines,
             "",
-            "svfseg COMMAND --help shows a command's options and their defaults.",
+            "svfseg COMMAND --help shows the options of a command, and their defaults.",
         ]
     )

@@ -1,4 +1,4 @@
-"""``svfseg study`` and ``svfseg analyze``: the laboratory on the command line."""
+"""The commands of the laboratory: train, eval, inspect, study, analyze and others."""
 
 import sys
 from collections.abc import Sequence
@@ -15,34 +15,36 @@ from svfseg.files import check_output_file, check_output_folder, write_json
 
 @dataclass(frozen=True)
 class StudyArguments:
-    """Run a study: arms x grid, each run trained, scored and written down once."""
+    """Run a study: each setting (arm) at each point of a grid is trained and scored once."""
 
     study: Positional[Path]
-    """A YAML file with train, eval, arms, grid, reference and search (docs/study.md)."""
+    """YAML file with train, eval, arms, grid, reference and search; docs/study.md explains it."""
     out: Path
-    """Folder for the runs and the tables; give it again to go on after a stop."""
+    """Folder for the runs and the tables; a study that was stopped goes on in it."""
     root: str | None = None
-    """Folder of the data, in place of the study's train.data.root."""
+    """Folder of the data. By default it is train.data.root of the study."""
     dry_run: bool = False
-    """List the runs and do nothing."""
+    """List the runs, and do nothing."""
 
 
 @dataclass(frozen=True)
 class AnalyzeArguments:
-    """Show what a run changed in its backbone: spectrum, attention, curves, as a page and JSON."""
+    """Show what a run changed in its backbone: spectrum, attention, curves; as a page and JSON."""
 
     run: Positional[Path]
-    """A folder that train wrote."""
+    """Folder that train wrote."""
     out: Path = Path("analysis")
-    """Folder for analysis.html and analysis.json."""
+    """Folder to write analysis.html and analysis.json to."""
     episodes: int = 200
-    """Test episodes whose queries are looked at."""
+    """Number of test episodes whose queries are looked at."""
     seed: int = 321
+    """Seed of the test episodes."""
     checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint of the run to show: the best one, or the last one."""
     root: str | None = None
-    """Folder of the data, where it moved."""
+    """Folder of the data. By default it is the run's own."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 def run_study(arguments: Sequence[str]) -> None:
@@ -83,71 +85,77 @@ def run_analyze(arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class TrainArguments:
-    """Train a head, and with it what the strategy tunes of the backbone."""
+    """Train a head, and the weights of the backbone that the strategy tunes."""
 
     config: Annotated[TrainConfig, arg(name="")] = field(default_factory=TrainConfig)
     resume: bool = False
-    """Go on from the last checkpoint of --out."""
+    """Go on from the last checkpoint of the run folder."""
 
 
 @dataclass(frozen=True)
 class EvalArguments:
-    """Score a run on its novel classes: mIoU, FB-IoU and every class."""
+    """Score a run on its novel classes: mIoU, FB-IoU, and the IoU of each class."""
 
     run: Positional[Path]
-    """A folder that train wrote."""
+    """Folder that train wrote."""
     config: Annotated[EvalConfig, arg(name="")] = field(default_factory=EvalConfig)
     episode_list: Path | None = None
-    """Score these episodes (a file of 'data episodes') instead of drawn ones."""
+    """File of svfseg data episodes with the episodes to score. By default they are drawn."""
     json: Path | None = None
-    """Write the result here."""
+    """File to write the result to, as JSON. By default it is only printed."""
 
 
 @dataclass(frozen=True)
 class InspectArguments:
-    """Show what SVF would train in a network."""
+    """Show which values of a network SVF would train."""
 
     model: Positional[str]
-    """A backbone by name (resnet50, vgg16_bn, any convolutional network of timm) or a run."""
+    """Name of a backbone (resnet50, vgg16_bn, any convolutional network of timm), or a run
+    folder."""
     target_modules: str | None = None
-    """Regular expression for the layers; by default stages 2 to 4."""
+    """Regular expression for the names of the layers to factor. By default they are those of stages
+    2 to 4."""
     exclude_modules: str | None = None
-    """Regular expression for layers to leave out."""
+    """Regular expression for the names of layers to leave out. By default none are left out."""
     train: str = "S"
     """Letters of the factors that train: S, U, V."""
     output_stride: int = 8
+    """Pixels of the image per position of the features: 8, 16 or 32."""
 
 
 @dataclass(frozen=True)
 class ImportArguments:
-    """Make a run folder of a published checkpoint (PFENet, BAM, its PSPNet, SVF baseline)."""
+    """Make a run folder of a published checkpoint (PFENet, BAM, its PSPNet, the SVF baseline)."""
 
     file: Positional[Path]
-    """The .pth or .safetensors file."""
+    """Published .pth or .safetensors file."""
     out: Path
-    """The run folder to write."""
+    """Run folder to write."""
     head: Literal["pfenet", "baseline", "bam", "pspnet"] = "pfenet"
+    """Head of the checkpoint."""
     backbone: str = "resnet50_deep"
-    """resnet50_deep, resnet101_deep, vgg16 or vgg16_bn."""
+    """Backbone of the checkpoint: resnet50_deep, resnet101_deep, vgg16 or vgg16_bn."""
     dilation: Literal["uniform", "stepwise"] | None = None
-    """uniform (PFENet, BAM) or stepwise (the SVF code); by default what the head's authors used."""
+    """Where a stage trades stride for dilation: uniform (PFENet, BAM) or stepwise (the SVF code).
+    By default it is what the authors of the head used."""
     bins: tuple[float, ...] = (60, 30, 15, 8)
-    """Sides of PFENet's levels; 1 0.5 0.25 0.125 for COCO."""
+    """Sides of the levels of PFENet's feature pyramid; 1 0.5 0.25 0.125 for COCO."""
     size: int = 473
-    """Side of its test images: 473 for Pascal, 641 for COCO."""
+    """Side of its test images, in pixels: 473 for Pascal, 641 for COCO."""
 
 
 @dataclass(frozen=True)
 class DemoArguments:
-    """Frozen backbone against SVF on generated scenes, with a page to look at."""
+    """Compare a frozen backbone with SVF on generated scenes, on a page."""
 
     out: Path = Path("demo")
     """Folder for the page (demo.html) and the two runs."""
     steps: int = 150
-    """Optimizer steps of each training."""
+    """Number of optimizer steps of each training."""
     episodes: int = 200
-    """Test episodes."""
+    """Number of test episodes."""
     seed: int = 0
+    """Seed of the scenes, the trainings and the test episodes."""
 
 
 def run_train(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Command-line words into a typed object: the one way in which every command reads them."""
+"""Read the words of a command line into a typed object, for every command alike."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,7 @@ import io
 import os
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ def parse(
     default: A | None = None,
     stray: str = "",
 ) -> A:
-    """Fill a dataclass from words; prints help, and ends, where it is asked for.
+    """Fill a dataclass from the words of a command line; on --help, print it and end.
 
     Args:
         kind: the dataclass.
@@ -36,7 +36,7 @@ def parse(
     Raises:
         InputError: what is wrong with the words, in one line.
     """
-    given: dict[str, Any] = {} if default is None else {"default": default}
+    defaults: dict[str, Any] = {} if default is None else {"default": default}
 
     def read() -> A:
         parsed: A = tyro.cli(
@@ -44,7 +44,7 @@ def parse(
             prog=f"svfseg {command}",
             args=list(words),
             config=(tyro.conf.FlagCreatePairsOff,),
-            **given,
+            **defaults,
         )
         return parsed
 
@@ -55,19 +55,43 @@ def parse(
         if not end.code:
             raise
     # once more, so wide that no line is broken, and to no terminal: plain text
-    told = io.StringIO()
+    errors = io.StringIO()
     with (
         _columns("10000"),
-        contextlib.redirect_stderr(told),
+        contextlib.redirect_stderr(errors),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.suppress(SystemExit),
     ):
         read()
-    raise InputError(_one_line(told.getvalue(), command.split()[0], stray))
+    raise InputError(_one_line(errors.getvalue(), command.split()[0], stray))
+
+
+def group_help(command: str, purpose: str, kinds: Mapping[str, type[Any]]) -> str:
+    """List the commands of a group with a sentence for each.
+
+    Args:
+        command: name of the group, such as "data".
+        purpose: a sentence that says what the group is for.
+        kinds: name of a command -> dataclass of its options, whose docstring is the sentence.
+    """
+    width = max(map(len, kinds))
+    rows = [(name, " ".join((kind.__doc__ or "").split())) for name, kind in kinds.items()]
+    return "\n".join(
+        [
+            f"usage: svfseg {command} COMMAND ...",
+            "",
+            purpose,
+            "",
+            "commands:",
+            *(f"  {name.ljust(width)}  {text}" for name, text in rows),
+            "",
+            f"svfseg {command} COMMAND --help shows the options of one, and their defaults.",
+        ]
+    )
 
 
 def split_config_file(words: Sequence[str], kind: type) -> tuple[Path | None, list[str]]:
-    """Part a YAML file, wherever it stands, from the options of a command.
+    """Separate a YAML file, wherever it stands, from the options of a command.
 
     A word is the file if it belongs to no option: it stands first, or behind a value or a flag.
     Behind an option that takes a value it is that value, but for a word that ends with .yaml or
@@ -113,7 +137,7 @@ def _flags(kind: type, prefix: str) -> set[str]:
 
 @contextlib.contextmanager
 def _columns(number: str) -> Iterator[None]:
-    """A terminal that many characters wide, for what asks the environment."""
+    """Set the width of the terminal, in characters, in the environment."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = number
     try:
@@ -125,39 +149,39 @@ def _columns(number: str) -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def _one_line(told: str, command: str, stray: str) -> str:
-    """What tyro says below its title: what is wrong, a rule, what comes near, a rule, its help."""
-    rows = [row.rstrip()[2:] for row in told.splitlines()[2:]]
+def _one_line(errors: str, command: str, stray: str) -> str:
+    """Shorten the box of tyro: what is wrong, a rule, what comes near, a rule, its help."""
+    rows = [row.rstrip()[2:] for row in errors.splitlines()[2:]]
     rules = [i for i, row in enumerate(rows) if row and not row.strip("-")]
     above, below = (rules[0], rules[-1]) if rules else (len(rows), len(rows))
     wrong = " ".join(" ".join(rows[:above]).split()).rstrip(".")
-    named = [row.split()[0] for row in rows[:below] if row.startswith("    ") and row[4] != " "]
-    parts = [_about_value(wrong, rows[above:below])]
+    options = [row.split()[0] for row in rows[:below] if row.startswith("    ") and row[4] != " "]
+    parts = [_say_value(wrong, rows[above:below])]
     if wrong.startswith("Missing from"):
-        parts = [f"{wrong.partition(':')[0]}: {named[0]}"]
+        parts = [f"{wrong.partition(':')[0]}: {options[0]}"]
         unknown = [row.split()[0] for row in rows[above:below] if row.startswith("    --")]
         if unknown:
             parts.append(f"unrecognized: {', '.join(unknown)}")
     elif wrong.startswith("Unrecognized"):
         words = wrong.partition(": ")[2].split(", ")
-        if named:
-            parts.append(f"did you mean {' or '.join(named)}")
+        if options:
+            parts.append(f"did you mean {' or '.join(options)}")
         elif stray and not any(word.startswith("-") for word in words):
             parts.append(stray)
     return "; ".join([*parts, f"svfseg {command} --help lists the options"])
 
 
-def _about_value(wrong: str, helped: Sequence[str]) -> str:
-    """What is wrong with an option's value, in words of people; anything else as it is."""
-    if found := re.match(r"Missing value for argument '(\S+)'", wrong):
-        return f"{found[1]} needs a value"
-    if found := re.match(r"invalid choice '(.*)' for argument '(\S+)'.* of (.*)", wrong):
-        choices = re.findall("'(.*?)'", found[3])
-        return f"{found[2]} is {found[1]}: expected {', '.join(choices)}"
-    if found := re.match(r"Error parsing (\S+): .*'(.*)'", wrong):
+def _say_value(wrong: str, helped: Sequence[str]) -> str:
+    """Say in plain words what is wrong with the value of an option; else return the text."""
+    if match := re.match(r"Missing value for argument '(\S+)'", wrong):
+        return f"{match[1]} needs a value"
+    if match := re.match(r"invalid choice '(.*)' for argument '(\S+)'.* of (.*)", wrong):
+        choices = re.findall("'(.*?)'", match[3])
+        return f"{match[2]} is {match[1]}: expected {', '.join(choices)}"
+    if match := re.match(r"Error parsing (\S+): .*'(.*)'", wrong):
         kind = re.search(r"\b(INT|FLOAT)\b( \[)?", " ".join(helped))
         if kind is not None:
-            whole = "whole " if kind[1] == "INT" else ""
-            several = f"{whole}numbers" if kind[2] else f"a {whole}number"
-            return f"{found[1]} is {found[2]}: expected {several}"
+            integer = "whole " if kind[1] == "INT" else ""
+            expected = f"{integer}numbers" if kind[2] else f"a {integer}number"
+            return f"{match[1]} is {match[2]}: expected {expected}"
     return wrong

@@ -1,4 +1,4 @@
-"""What a person sees while something runs, and the tables after it."""
+"""Show a progress bar and lines in the terminal while a command runs."""
 
 import sys
 import time
@@ -61,7 +61,7 @@ class _Bar:
         self._bar.update(self._task, completed=done, total=total, note=note)
         if self._bar.console.is_terminal:
             return
-        # in a pipe or a log: a line for each tenth, and no more than one a second
+        # in a pipe or a log: a line for each tenth, and at most one per second
         now = time.perf_counter()
         if done == total or (done % max(1, total // 10) == 0 and now - self._printed >= 1):
             self._printed = now
@@ -162,7 +162,7 @@ class StepProgress(_Bar):
 
 
 class ImageProgress(_Bar):
-    """A line for each image, images a second and time left."""
+    """A line for each image, the images per second and the time left."""
 
     def __init__(self, label: str = "predicting") -> None:
         super().__init__(label)
@@ -177,7 +177,7 @@ class ImageProgress(_Bar):
 
 
 class EvalProgress(_Bar):
-    """Episodes done of a seed, and time left."""
+    """The episodes of a seed that are done, and the time left."""
 
     def __init__(self, label: str = "evaluating") -> None:
         super().__init__(label)

@@ -1,4 +1,4 @@
-"""``svfseg fit``, ``predict``, ``report`` and ``export``: your own images on the command line."""
+"""``svfseg fit``, ``predict``, ``report`` and ``export``, for images of your own."""
 
 import sys
 from collections.abc import Sequence
@@ -17,104 +17,120 @@ Format = Literal["png", "coco", "yolo", "labelme", "geojson"]
 
 @dataclass(frozen=True)
 class FitArguments:
-    """Learn classes from a few marked images; leave one file."""
+    """Learn classes from a few marked images, and write them to one file."""
 
     support: tuple[Path, ...]
-    """Images with --mask, or one folder (images/, masks/, classes.txt where there are several
-    classes; or images with labelme's files beside them), or one list (.csv or .txt: image,mask a
-    line; no mask: an image without the class)."""
+    """Images with the class, their masks given as --mask; or one folder (images/, masks/, and
+    classes.txt where there are several classes; or images with labelme's files beside them); or one
+    list (.csv or .txt with image,mask per line; an image without a mask shows none of the
+    classes)."""
     mask: tuple[Path, ...] = ()
-    """Their masks, in the same order: any value but 0 is the class, of several classes ids (255
-    beside other values is unknown); or files of labelme, or of marks (.json)."""
+    """Masks of the images, in the same order: every value but 0 is the class; with several classes
+    the values are ids, and 255 is unknown. Files of labelme or of marks (.json) do too. By default
+    the folder or the list given as --support names them."""
     negative: tuple[Path, ...] = ()
-    """Images or folders of images without any of the classes."""
+    """Images or folders of images that show none of the classes. By default eight photographs that
+    come with svfseg are used."""
     classes: tuple[str, ...] = ()
-    """Names of the ids 1, 2 ... in the masks."""
+    """Names of the ids 1, 2 and so on in the masks. By default they are those of the folder or the
+    files, or numbers."""
     out: Path = Path("task.svf")
-    """The file to write."""
+    """File to write."""
     model: str = "default"
-    """default, a run folder, or owner/name on the Hugging Face hub."""
+    """Base model: default, a run folder, or owner/name on the Hugging Face hub."""
     adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
-    """What is tuned on the supports."""
+    """Which weights of the network are tuned on the supports."""
     steps: int | None = None
-    """Of that tuning; by default chosen."""
+    """Number of steps of the tuning. By default it is chosen on left-out supports."""
     lr: float | None = None
-    """Of that tuning; by default a preset."""
+    """Learning rate of the tuning. By default it is a preset of the strategy, or chosen on left-out
+    supports."""
     size: int | None = None
-    """Side that images or tiles are fitted to, pixels; by default the model's own."""
+    """Side that images or tiles are resized to, in pixels. By default it is the model's own."""
     tile: bool = False
-    """Cut images into squares of --size at their own resolution: for thin or small things."""
+    """Cut images into squares at their own resolution, for thin or small things."""
     threshold: float | None = None
-    """Probability from which a pixel is of a class; by default chosen on the supports."""
+    """Probability from which a pixel belongs to a class. By default it is chosen on the
+    supports."""
     never_empty: bool = False
-    """Outline something in every image, whatever the evidence."""
+    """Outline something in every image, even with little evidence."""
     seed: int = 0
+    """Seed of the random numbers."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Outline classes in images: with a file of fit, or a run and supports."""
+    """Outline classes in images, with a file that fit wrote, or with a run and supports."""
 
     task: Positional[Path]
-    """A file that fit wrote, or a run folder; with a run, --support and --mask too."""
+    """File that fit wrote, or a run folder; a run needs --support and --mask too."""
     query: tuple[Path, ...] = ()
-    """Images or folders of images to outline the classes in."""
+    """Images or folders of images to outline the classes in. At least one is needed; by default
+    there are none."""
     out: Path = Path("predictions")
-    """Folder for NAME.png, NAME_overlay.jpg and the formats' files. Images that are done are
-    skipped when it is given again."""
+    """Folder to write NAME.png, NAME_overlay.jpg and the files of other formats to. Images that it
+    has already are skipped."""
     format: tuple[Format, ...] = ("png",)
-    """Beside the PNG: coco (one JSON), yolo, labelme, geojson."""
+    """Formats to write: png, coco (one JSON file), yolo, labelme, geojson. PNG files are always
+    written."""
     support: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
-    """With a run: images with the class, one or more; the option may be repeated."""
+    """With a run, one or more images with the class; the option may be repeated. By default there
+    are none, as a file of fit has its own."""
     mask: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
-    """With a run: their masks, in the same order: any value but 0 is the class."""
+    """With a run, the masks of the support images, in the same order: every value but 0 is the
+    class. By default there are none, as a file of fit has its own."""
     class_id: int | None = None
-    """Which value of the masks is the class, where they hold several."""
+    """Value of the masks that is the class, where they hold several. By default every value but 0
+    is."""
     model: str | None = None
-    """Where the model of the task lies now, if it moved."""
+    """Place of the base model of the task. By default it is where it was when the task was
+    fitted."""
     watch: bool = False
     """Go on with images that appear in the folders, until stopped."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, mps."""
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
 
 @dataclass(frozen=True)
 class ReportArguments:
-    """A page of predictions, the doubtful ones first."""
+    """Write a page of predictions, the doubtful ones first."""
 
     predictions: Positional[Path]
-    """A folder that predict wrote."""
+    """Folder that predict wrote."""
     out: Path | None = None
-    """The page; by default report.html in that folder."""
+    """File to write the page to. By default it is report.html in the folder of predictions."""
 
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write a fitted task as ONNX: a program without torch, checked against torch."""
+    """Write a fitted task as ONNX, for programs without torch; it is checked against torch."""
 
     task: Positional[Path]
-    """A file that fit wrote."""
+    """File that fit wrote."""
     out: Path = Path("exported")
-    """Folder for support.onnx, query.onnx, task.npz, task.json and example.py."""
+    """Folder to write support.onnx, query.onnx, task.npz, task.json and example.py to."""
     int8: bool = False
-    """Also query_int8.onnx, a third of the size."""
+    """Write query_int8.onnx too, a third of the size."""
     openvino: bool = False
-    """Also query.xml and query.bin (package openvino)."""
+    """Write query.xml and query.bin too; this needs the package openvino."""
     model: str | None = None
-    """Where the model of the task lies now, if it moved."""
+    """Place of the base model of the task. By default it is where it was when the task was
+    fitted."""
 
 
 def run_fit(arguments: Sequence[str]) -> None:
     """Run ``svfseg fit --support ... --out TASK``."""
     parsed = parse(FitArguments, "fit", arguments, stray="give the marked images with --support")
     for path in (*parsed.support, *parsed.mask, *parsed.negative):
-        if not path.exists():  # told before seconds of loading
-            raise MissingFileError(f"no image or folder at {path}")
+        if not path.exists():  # said before seconds of loading
+            raise MissingFileError(f"there is no image or folder at {path}")
     check_output_file(parsed.out)
     if not parsed.support:
-        raise InputError("no --support: give images and --mask, a folder, or a list")
+        raise InputError(
+            "there are no supports: give images with --support and --mask, a folder, or a list"
+        )
     if not _finds_own_masks(parsed.support) and len(parsed.support) != len(parsed.mask):
         raise InputError(
             f"found {len(parsed.support)} --support and {len(parsed.mask)} --mask: give one mask "
@@ -173,10 +189,12 @@ def run_predict(arguments: Sequence[str]) -> None:
     marks = [path for group in parsed.mask for path in group]
     if not parsed.query:
         raise InputError(
-            "no --query: svfseg predict TASK.svf --query IMAGES, with the file that fit wrote first"
+            "there are no images: svfseg predict TASK.svf --query IMAGES, TASK.svf being from fit"
         )
     if not parsed.task.exists():
-        raise MissingFileError(f"no task or run at {parsed.task}: expected a file that fit wrote")
+        raise MissingFileError(
+            f"there is no task or run at {parsed.task}: expected a file that fit wrote"
+        )
     check_output_folder(parsed.out)
     from svfseg.annotations.folders import check_images, find_images
     from svfseg.cli.progress import ImageProgress
@@ -188,16 +206,16 @@ def run_predict(arguments: Sequence[str]) -> None:
         lines = predict_folder(
             segmenter, parsed.query, parsed.out, parsed.format, task, parsed.watch, progress
         )
-    found = sum(any(line["share"].values()) for line in lines)
-    print(f"{len(lines)} image(s), something found in {found}: {parsed.out}", file=sys.stderr)
-    shown = sum(line.get("support", False) for line in lines)
-    if shown:
-        what = "was a support" if shown == 1 else "were supports"
-        print(f"{shown} of them {what}: judge by the others", file=sys.stderr)
-    if found < len(lines) and segmenter.reject_absent:
+    outlined = sum(any(line["share"].values()) for line in lines)
+    print(f"{len(lines)} image(s), something outlined in {outlined}: {parsed.out}", file=sys.stderr)
+    supporting = sum(line.get("support", False) for line in lines)
+    if supporting:
+        what = "was a support" if supporting == 1 else "were supports"
+        print(f"{supporting} of them {what}: judge by the others", file=sys.stderr)
+    if outlined < len(lines) and segmenter.reject_absent:
         print(
-            f"nothing in {len(lines) - found}; where the class is there all the same, give more "
-            "supports, or --never-empty to fit",
+            f"nothing in {len(lines) - outlined}; where these show the class, fit with more "
+            "supports, or with --never-empty",
             file=sys.stderr,
         )
     print(f"look at them: svfseg report {parsed.out}", file=sys.stderr)
@@ -206,13 +224,15 @@ def run_predict(arguments: Sequence[str]) -> None:
 def _segmenter(
     parsed: PredictArguments, supports: list[Path], marks: list[Path]
 ) -> tuple[Any, str]:
-    """The segmenter that was fitted, or one fitted now on a run; and a text that names the task."""
+    """Load the fitted segmenter, or fit one on a run; return it with a text that names the task."""
     from svfseg.data.images import read_binary_mask
     from svfseg.segmenter import FewShotSegmenter
 
     if parsed.task.is_file():
         if supports or marks:
-            raise InputError(f"{parsed.task} has its supports: leave out --support and --mask")
+            raise InputError(
+                f"{parsed.task} has supports of its own: leave out --support and --mask"
+            )
         segmenter = FewShotSegmenter.load(parsed.task, parsed.model, parsed.device)
         return segmenter, _digest([parsed.task])
     if not supports or len(supports) != len(marks):
@@ -221,7 +241,7 @@ def _segmenter(
             "with the class, and one mask for each"
         )
     masks = [read_binary_mask(path, parsed.class_id) for path in marks]
-    # a run as it is scored: no choice on the supports, an answer for every image
+    # as svfseg eval scores a run: no choice on the supports, an outline in every image
     segmenter = FewShotSegmenter(
         parsed.task, threshold=0.5, reject_absent=False, device=parsed.device
     ).fit(list(supports), masks)  # fmt: skip
@@ -246,9 +266,11 @@ def run_export(arguments: Sequence[str]) -> None:
     from svfseg.segmenter.export import export
 
     segmenter = FewShotSegmenter.load(parsed.task, parsed.model, "cpu")
-    for name, apart in export(segmenter, parsed.out, parsed.int8, parsed.openvino).items():
+    for name, difference in export(segmenter, parsed.out, parsed.int8, parsed.openvino).items():
         size = (parsed.out / name).stat().st_size / 1e6
-        print(f"{parsed.out / name}: {size:.1f} MB, probabilities within {apart:.1g} of torch's")
+        print(
+            f"{parsed.out / name}: {size:.1f} MB, probabilities within {difference:.1g} of torch's"
+        )
     print(f"try it: python {parsed.out / 'example.py'} photo.jpg mask.png")
 
 

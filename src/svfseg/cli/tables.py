@@ -46,16 +46,16 @@ _UNITS = (("bytes", 1e-6, "{:,.1f} MB"), ("operations", 1e-9, "{:,.1f} G"))
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of a benchmark: what all share on top, a figure a column, bars beside what has one."""
-    shown = [{k: v for k, v in row.items() if k not in ("bars", "arm")} for row in rows]
-    names = list(dict.fromkeys(name for row in shown for name in row))
+    """Lay out the rows of a benchmark: common values on top, one figure per column."""
+    tables = [{k: v for k, v in row.items() if k not in ("bars", "arm")} for row in rows]
+    names = list(dict.fromkeys(name for row in tables for name in row))
     shared = {
-        n for n in names if len(rows) > 1 and all(row.get(n) == shown[0].get(n) for row in shown)
+        n for n in names if len(rows) > 1 and all(row.get(n) == tables[0].get(n) for row in tables)
     }
-    table = Table(title=", ".join(f"{n} {shown[0][n]}" for n in names if n in shared) or None)
+    table = Table(title=", ".join(f"{n} {tables[0][n]}" for n in names if n in shared) or None)
     for name in ("arm", *(n for n in names if n not in shared)):
         table.add_column(name, justify="left" if name == "arm" else "right")
-    for row, values in zip(rows, shown, strict=True):
+    for row, values in zip(rows, tables, strict=True):
         bars = row.get("bars", {})
         cells = [_cell(n, values.get(n), bars.get(n)) for n in names if n not in shared]
         table.add_row(str(row["arm"]), *cells)
@@ -75,7 +75,7 @@ def _cell(name: str, value: Any, bar: float | None) -> str:
 
 
 def verify_table(reports: Sequence[ListReport]) -> str:
-    """Reports of a benchmark's ``verify`` as tables: by list and fold, and by class."""
+    """Lay out the reports of a benchmark's ``verify`` by list and fold, and by class."""
     table = Table(title="images by fold (a class counts from 2,048 pixels)")
     names = ["list", "images", "fold", "test", "train, base only", "train, all", "problems"]
     compared = any(report.published for report in reports)

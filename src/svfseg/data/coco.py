@@ -204,7 +204,7 @@ def _parse(path: Path) -> Instances:
     try:
         content = msgspec.json.decode(path.read_bytes(), type=File)
     except msgspec.DecodeError as error:
-        raise InputError(f"{path} is no COCO instances file: {error}") from error
+        raise InputError(f"{path} is not an instances file of COCO: {error}") from error
     categories = sorted(content.categories, key=lambda c: c.id)
     if len(categories) != CLASSES:
         raise InputError(f"{path} has {len(categories)} categories: COCO-20i has {CLASSES}")

@@ -300,7 +300,7 @@ def read_episodes(path: str | Path, index: Index) -> list[Episode]:
         expected, version = content.pop("sha256"), content["format"]
         rows = content["episodes"]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is no episode list: {error!r}") from error
+        raise InputError(f"{path} is not a list of episodes: {error!r}") from error
     if version != FORMAT:
         raise InputError(f"{path} has format {version}, expected {FORMAT}: update svfseg")
     if _hash(content) != expected:

@@ -24,8 +24,8 @@ def folder(root: str | Path) -> Index:
     root = Path(root)
     if not (root / "classes.txt").is_file():
         raise MissingFileError(
-            f"no classes.txt in {root}: expected images/, masks/ and classes.txt with one class a "
-            f"line; {SET_ROOT}"
+            f"there is no classes.txt in {root}: expected images/, masks/ and classes.txt with "
+            f"one class per line; {SET_ROOT}"
         )
     lines = read_text(root / "classes.txt").splitlines()
     classes = tuple(line.strip() for line in lines if line.strip())

@@ -94,7 +94,7 @@ def ids_of(image: Image.Image, name: str) -> Array:
     elif image.mode not in ("P", "L", "1"):
         kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
         raise InputError(
-            f"{name} is no mask of class ids: it has {kind} (mode {image.mode}); save it as "
+            f"{name} is not a mask of class ids: it has {kind} (mode {image.mode}); save it as "
             "an 8-bit palette or grey PNG whose values are the ids"
         )
     return values.astype(np.uint8)

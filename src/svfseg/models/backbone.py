@@ -353,7 +353,7 @@ def _timm(config: BackboneConfig) -> Backbone:
         std = [255 * s for s in (preset.std if preset else (0.5,) * 3)]
     channels = net.feature_info.channels()
     if getattr(net, "output_fmt", "NCHW") != "NCHW":
-        raise InputError(f"timm's {config.name} is no convolutional network: choose one that is")
+        raise InputError(f"timm's {config.name} is not a convolutional network: choose one that is")
     if len(channels) < 3:
         raise InputError(f"timm's {config.name} has {len(channels)} stages: at least 3 are needed")
     channels = ([channels[0]] * STAGES + channels)[-STAGES:]
