@@ -2,7 +2,7 @@
 
     python results/pascal5i_reduced.py search --root VOC2012   # base-class episodes only
     python results/pascal5i_reduced.py final --root VOC2012    # and score the novel classes
-    python results/pascal5i_reduced.py table                   # the README's table, from the CSV
+    python results/pascal5i_reduced.py table                   # the table of docs/study.md
 
 The search gives both strategies three runs of 150 steps, scored on the same 200 held-out
 base-class episodes: the head's learning rate with a frozen backbone, then that of s with the
@@ -115,7 +115,7 @@ def append(path: Path, row: dict[str, object]) -> None:
 
 
 def table() -> str:
-    """The README's table."""
+    """The table of docs/study.md."""
     rows = list(csv.DictReader(FINAL.read_text().splitlines()))
     classes = [name for name in CLASSES if name in rows[0]]
     columns = ["miou", "fb_iou", *classes]

@@ -137,7 +137,9 @@ def test_commands_in_the_documents_exist() -> None:
     assert words
     assert words <= set(COMMANDS)
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()):
+    targets = re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text())
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
         assert f"\n{target}:" in makefile
 
 
@@ -148,9 +150,9 @@ def test_links_and_pictures_are_there() -> None:
             assert target.startswith("http") or (path.parent / target).exists(), (path.name, target)
 
 
-def test_the_readmes_table_is_made_from_the_results() -> None:
+def test_the_table_of_pascal_is_made_from_the_results() -> None:
     pascal5i_reduced = script("pascal5i_reduced")
-    assert pascal5i_reduced.table() in (ROOT / "README.md").read_text()
+    assert pascal5i_reduced.table() in (ROOT / "docs" / "study.md").read_text()
 
 
 def test_the_performance_tables_are_made_from_their_rows() -> None:

@@ -246,6 +246,5 @@ def _pattern(model: nn.Module) -> str:
 
 
 def _contiguous(model: Backbone) -> Callable[[Tensor], Tensor]:
-    statistics = dict(model.named_buffers(recurse=False))
-    mean, std = statistics["mean"], statistics["std"]
+    mean, std = model.mean, model.std
     return lambda image: (image - mean) / std
