@@ -1,4 +1,4 @@
-"""``python -m svfseg``."""
+"""Run the command line as ``python -m svfseg``."""
 
 from svfseg.cli import main
 

@@ -203,7 +203,7 @@ def _fresh_beside(target: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where derived data is remembered: $SVFSEG_CACHE, or svfseg in the user's cache folder."""
+    """Find the folder of derived data: $SVFSEG_CACHE, or svfseg in the user's cache folder."""
     own = os.environ.get("SVFSEG_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own) if own else Path(base) / "svfseg"

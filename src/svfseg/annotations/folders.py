@@ -1,4 +1,4 @@
-"""Images, masks and class names, found in folders, lists and files."""
+"""Find images, masks and class names in folders, lists and files."""
 
 import csv
 import logging
@@ -18,7 +18,7 @@ OTHER_ENDS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".dcm",
 
 
 def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
-    """Images of files and folders (not of folders in them), in order, each name once.
+    """List images of files and folders (not of folders in them), in order, each name once.
 
     Args:
         given: files and folders.

@@ -1,4 +1,4 @@
-"""What a person gives, as arrays: paths, pictures, arrays, marks."""
+"""Read images and masks given as paths, pictures, arrays or marks into arrays."""
 
 import logging
 from collections.abc import Mapping, Sequence

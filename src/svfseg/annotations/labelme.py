@@ -1,4 +1,4 @@
-"""Marks in files: those of labelme, and our own as JSON."""
+"""Read marks from files: those of labelme, and JSON files with marks."""
 
 import json
 import math
@@ -27,7 +27,7 @@ Marks = dict[str, list[dict[str, Any]]]
 
 
 def read_marks(path: str | Path, names: Sequence[str], image: Array | None = None) -> Marks:
-    """Marks of a file, for `svfseg.annotations.marks.draw_marks`.
+    """Read the marks of a file, for `svfseg.annotations.marks.draw_marks`.
 
     Either labelme's (its shapes by their labels), or a JSON object of kinds of marks, each mark's
     class a name or an id. What is labelled as something else than the classes is left out;
@@ -66,7 +66,7 @@ def read_marks(path: str | Path, names: Sequence[str], image: Array | None = Non
 
 
 def marked_labels(path: str | Path) -> list[str]:
-    """Names of the classes in a file of marks, in the order in which they come.
+    """List the names of the classes in a file of marks, in the order in which they come.
 
     Raises:
         MissingFileError: no such file.

@@ -1,4 +1,4 @@
-"""Marks of a person (polygons, boxes, scribbles, clicks) turned into masks."""
+"""Turn marks of a person (polygons, boxes, scribbles, clicks) into masks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ _IN, _OUT = 0.6, 0.4
 
 
 def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Array:
-    """A mask of class ids from marks, all in pixels (x, y) of the image.
+    """Draw a mask of class ids from marks, all in pixels (x, y) of the image.
 
     The rule. A *polygon* is its inside. All else is grown by random walks (Grady, PAMI 2006)
     over the image's colours from seeds: for a *box* the middle half of it is the

@@ -1,4 +1,4 @@
-"""Masks in the formats of other programs."""
+"""Write masks in the formats of other programs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ class Named(NamedTuple):
 
 
 def things(mask: Array) -> list[Thing]:
-    """The connected parts of every class, with their outlines.
+    """Find the connected parts of every class, with their outlines.
 
     Args:
         mask: (height, width) of ids, 0 being background.
@@ -67,7 +67,7 @@ def things(mask: Array) -> list[Thing]:
 
 
 def write_png(folder: Path, named: Named) -> None:
-    """NAME.png: 0 and 255 of one class, a palette of ids of several."""
+    """Write NAME.png: 0 and 255 of one class, a palette of ids of several."""
     image = Image.fromarray(named.mask * 255 if len(named.classes) == 1 else named.mask)
     if len(named.classes) > 1:
         image.putpalette([channel for color in palette(len(named.classes)) for channel in color])
@@ -76,7 +76,7 @@ def write_png(folder: Path, named: Named) -> None:
 
 
 def write_yolo(folder: Path, named: Named) -> None:
-    """labels/NAME.txt: class and outline of each thing, in shares of width and height; no holes."""
+    """Write labels/NAME.txt: class and outline per thing, in shares of the sides; no holes."""
     (folder / "labels").mkdir(exist_ok=True)
     height, width = named.mask.shape
     lines = []
@@ -89,7 +89,7 @@ def write_yolo(folder: Path, named: Named) -> None:
 
 
 def write_labelme(folder: Path, named: Named) -> None:
-    """NAME.json as labelme reads it: a polygon a thing; no holes."""
+    """Write NAME.json as labelme reads it: a polygon per thing; no holes."""
     height, width = named.mask.shape
     content = {
         "version": "5.5.0",
@@ -113,7 +113,7 @@ def write_labelme(folder: Path, named: Named) -> None:
 
 
 def write_geojson(folder: Path, named: Named) -> None:
-    """NAME.geojson: a polygon with its holes a thing, in pixels, y downwards."""
+    """Write NAME.geojson: a polygon with holes per thing, in pixels, y downwards."""
     features = [
         {
             "type": "Feature",
@@ -133,7 +133,7 @@ def write_geojson(folder: Path, named: Named) -> None:
 
 
 def write_coco(folder: Path, named: Named) -> None:
-    """A part of coco.json; `join_coco` makes the whole."""
+    """Write the part of coco.json for one image; `join_coco` joins the parts."""
     (folder / "coco").mkdir(exist_ok=True)
     height, width = named.mask.shape
     annotations = []
@@ -156,7 +156,7 @@ def write_coco(folder: Path, named: Named) -> None:
 
 
 def join_coco(folder: Path) -> Path:
-    """coco.json of all parts that `write_coco` left, as pycocotools reads it."""
+    """Join all parts that `write_coco` wrote to coco.json, as pycocotools reads it."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     classes: Sequence[str] = ()
@@ -187,7 +187,7 @@ WRITERS: dict[str, Callable[[Path, Named], None]] = {
 
 
 def run_lengths(part: npt.NDArray[np.bool_]) -> list[int]:
-    """COCO's uncompressed run lengths: column by column, background first."""
+    """Encode a mask as COCO's uncompressed run lengths, column by column, background first."""
     flat = part.ravel(order="F").astype(np.int8)
     edges = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff([0, *edges.tolist(), len(flat)]).tolist()
@@ -195,7 +195,7 @@ def run_lengths(part: npt.NDArray[np.bool_]) -> list[int]:
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """Colours of 0 to ``count``, the familiar ones of PASCAL VOC: the bits of an id, spread."""
+    """List the colours of ids 0 to ``count`` as PASCAL VOC has them, by the bits of an id."""
     colors = []
     for number in range(count + 1):
         color, bits = [0, 0, 0], number

@@ -70,7 +70,7 @@ def _lists(config: DataConfig, test: bool) -> tuple[str, ...]:
 
 
 def train_index(config: DataConfig) -> Index:
-    """All images a config trains on, before the fold's rule.
+    """Index all training images of a config, before the rule of the fold.
 
     Raises:
         InputError: an unknown benchmark.
@@ -79,7 +79,7 @@ def train_index(config: DataConfig) -> Index:
 
 
 def test_index(config: DataConfig) -> Index:
-    """All images a config tests on, before the fold's rule.
+    """Index all test images of a config, before the rule of the fold.
 
     Raises:
         InputError: an unknown benchmark.
@@ -93,7 +93,7 @@ def _index(config: DataConfig, test: bool) -> Index:
 
 
 def build_splits(config: DataConfig) -> tuple[Split, Split]:
-    """(training, base-class validation) images of a fold, disjoint in images.
+    """Split a fold into training and base-class validation images, disjoint in images.
 
     Raises:
         InputError: the fold is out of range, or the fraction is not in [0, 1).

@@ -62,7 +62,7 @@ class Instances:
     pixels: tuple[Pixels, ...]
 
     def mask(self, position: int) -> Array:
-        """(height, width) of class ids; where outlines overlap, the smaller one is on top."""
+        """Paint a mask (height, width) of class ids, smaller outlines on top of larger ones."""
         from pycocotools import mask as tools
 
         height, width = (int(side) for side in self.sizes[position])
@@ -77,7 +77,7 @@ class Instances:
 def coco20i(
     root: str | Path, lists: Iterable[str], convention: Convention = "interleaved"
 ) -> Index:
-    """An index over one or more image sets of COCO.
+    """Index one or more image sets of COCO.
 
     Reading the annotations of a whole set takes most of a minute, once: what came out is
     remembered in the cache folder until the file changes.
@@ -113,7 +113,7 @@ def coco20i(
 
 
 def read_instances(root: Path, name: str) -> Instances:
-    """The annotations of one set, from the cache where they are in it.
+    """Read the annotations of one set, from the cache where they are in it.
 
     Raises:
         MissingFileError: no such file.

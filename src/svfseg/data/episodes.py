@@ -58,7 +58,7 @@ class Item(TypedDict):
 def draw_episode(
     source: Split, shot: int, seed: int, index: int, in_order: bool = False
 ) -> Episode:
-    """Episode number ``index`` of the stream ``seed``.
+    """Draw episode number ``index`` of the stream ``seed``.
 
     The query's class is drawn from all of the split's classes in its mask, whatever their area;
     supports from the images with enough of it, without replacement and never the query (PFENet).
@@ -245,7 +245,7 @@ class TestBatches(Dataset[dict[str, Any]]):
         }
 
     def read(self, position: int) -> tuple[Tensor, dict[int, Tensor]]:
-        """An image on the square, and the masks of its classes."""
+        """Read an image on the square, and the masks of its classes."""
         latest = self._latest
         known = latest is not None and latest[0] == position
         sample = latest[1] if known and latest is not None else self.index.load(position)
@@ -265,7 +265,7 @@ def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def draw_test_list(source: Split, shot: int, seed: int, count: int) -> list[Episode]:
-    """The first ``count`` test episodes of a seed, queries in list order."""
+    """Draw the first ``count`` test episodes of a seed, queries in list order."""
     source.require(shot)
     return [draw_episode(source, shot, seed, i, in_order=True) for i in range(count)]
 

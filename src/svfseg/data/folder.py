@@ -12,7 +12,7 @@ IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def folder(root: str | Path) -> Index:
-    """An index over a folder; every file is read once, so that training meets no broken one.
+    """Index a folder; every file is read once, so that training meets no damaged one.
 
     classes.txt has one class name a line; the id in the masks is the line's number. Masks are
     palette or grey PNGs of ids, 255 is ignored. Up to four folds of neighbouring classes.

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def read_image(path: str | Path, upright: bool = False) -> Array:
-    """RGB image (height, width, 3), uint8.
+    """Read an RGB image (height, width, 3), uint8.
 
     Args:
         path: of the file.
@@ -31,7 +31,7 @@ def read_image(path: str | Path, upright: bool = False) -> Array:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image file, from its head alone.
+    """Read (height, width) from the header of an image file.
 
     Raises:
         MissingFileError: no such file.
@@ -42,7 +42,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_mask(path: str | Path) -> Array:
-    """Mask of class ids (height, width), uint8: a palette, grey or black-and-white image.
+    """Read a mask of class ids (height, width), uint8: palette, grey, or black and white.
 
     Raises:
         MissingFileError: no such file.
@@ -53,7 +53,7 @@ def read_mask(path: str | Path) -> Array:
 
 
 def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
-    """Pixels of an opened picture, (height, width, 3) uint8.
+    """Read the pixels of an opened picture, (height, width, 3) uint8.
 
     Args:
         image: as Pillow opened it.
@@ -72,7 +72,7 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
 
 
 def ids_of(image: Image.Image, name: str) -> Array:
-    """Class ids of an opened mask, (height, width) uint8; black and white are 0 and 1.
+    """Read class ids (height, width), uint8, of an opened mask; black and white are 0 and 1.
 
     Grey in three channels, as painting programs and browsers save it, is grey; so are 16 bits that
     hold no value above 255.
@@ -101,7 +101,7 @@ def ids_of(image: Image.Image, name: str) -> Array:
 
 
 def read_binary_mask(path: str | Path, class_id: int | None = None) -> Array:
-    """One class of a mask as 0 and 1, (height, width).
+    """Read one class of a mask as 0 and 1, (height, width).
 
     Args:
         path: a mask of ids, or a black-and-white one (0 and 255).
@@ -136,14 +136,14 @@ def check_same_size(image: Array, mask: Array, what: str) -> None:
 
 
 def fingerprint(image: Array) -> str:
-    """A name for an image's pixels, whatever file they came from: 16 hexadecimal digits."""
+    """Hash the pixels of an image, whatever file they came from, to 16 hexadecimal digits."""
     content = hashlib.sha256(str(image.shape).encode())
     content.update(image.tobytes())
     return content.hexdigest()[:16]
 
 
 def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 32)) -> Array:
-    """An image with a mask laid over it: tinted inside, a white line around it.
+    """Lay a mask over an image: tinted inside, a white line around it.
 
     Args:
         image: (height, width, 3).

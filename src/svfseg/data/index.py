@@ -54,7 +54,7 @@ class Index:
     min_pixels: int = MIN_PIXELS
 
     def novel(self, fold: int) -> tuple[int, ...]:
-        """Class ids that fold keeps for the test.
+        """List the class ids that a fold tests.
 
         Raises:
             InputError: no such fold.
@@ -64,7 +64,7 @@ class Index:
         return self.folds[fold]
 
     def base(self, fold: int) -> tuple[int, ...]:
-        """Class ids that train in a fold."""
+        """List the class ids that a fold trains."""
         novel = self.novel(fold)
         return tuple(c for c in range(1, len(self.classes) + 1) if c not in novel)
 
@@ -86,18 +86,18 @@ class Split:
     images: dict[int, tuple[int, ...]]
 
     def names(self) -> dict[int, str]:
-        """Class id -> name."""
+        """Map class ids to names."""
         return {c: self.index.classes[c - 1] for c in self.classes}
 
     def with_enough(self, shot: int) -> "Split":
-        """The split without the classes that have too few images for an episode."""
+        """Leave out the classes that have too few images for an episode."""
         images = {c: i for c, i in self.images.items() if len(i) > shot}
         positions = {i for found in images.values() for i in found}
         queries = tuple(i for i in self.queries if i in positions)
         return Split(self.index, tuple(images), queries, images)
 
     def require(self, shot: int, few: Literal["refuse", "drop"] = "refuse") -> "Split":
-        """The split itself, if every class has a query and ``shot`` other images.
+        """Check that every class has a query and ``shot`` other images; give the split itself.
 
         Args:
             shot: supports of an episode.
@@ -129,7 +129,7 @@ def split(
     classes: Iterable[int],
     keep: Callable[[int], bool] = lambda position: True,
 ) -> Split:
-    """The images of an index that count for some of the classes.
+    """Select the images of an index that count for some of the classes.
 
     Args:
         index: all images.
@@ -150,7 +150,7 @@ def split(
 
 
 def novel_split(index: Index, fold: int) -> Split:
-    """The test episodes' images: those with enough of a novel class of the fold."""
+    """Select the images of test episodes: those with enough of a novel class of the fold."""
     return split(index, index.novel(fold))
 
 
@@ -161,7 +161,7 @@ def base_split(
     part: Literal["train", "validation", "both"] = "both",
     validation_fraction: float = 0.0,
 ) -> Split:
-    """The training episodes' images.
+    """Select the images of training episodes.
 
     Args:
         index: all training images.
@@ -184,7 +184,7 @@ def base_split(
 
 
 def take(whole: Split, count: int) -> Split:
-    """A part of a split: ``count`` images, class by class in turn, the same in every larger part.
+    """Take ``count`` images, class by class in turn; a larger count includes a smaller one.
 
     Raises:
         InputError: the split has fewer images.
@@ -209,7 +209,7 @@ def take(whole: Split, count: int) -> Split:
 
 
 def read_list(path: Path) -> list[str]:
-    """Image names of a list file: one a line, or paths whose first stem is the name.
+    """Read the image names of a list file: one per line, or paths whose first stem is the name.
 
     Raises:
         MissingFileError: no such list.
@@ -224,7 +224,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def count_pixels(masks: Sequence[Path], what: str) -> tuple[Pixels, ...]:
-    """Pixels of each class in each mask, remembered on disk until a mask changes.
+    """Count the pixels of each class in each mask; they are stored until a mask changes.
 
     Raises:
         InputError: masks that are missing or cannot be read, the first ones named.
@@ -265,6 +265,6 @@ def count_pixels(masks: Sequence[Path], what: str) -> tuple[Pixels, ...]:
 
 
 def class_pixels(mask: Array) -> Pixels:
-    """Class id -> pixels of a mask, without background and ignored pixels."""
+    """Count the pixels of each class id in a mask, without background and ignored pixels."""
     counts = np.bincount(mask.ravel(), minlength=256)
     return {int(c): int(counts[c]) for c in np.flatnonzero(counts) if c not in (0, IGNORE)}

@@ -25,7 +25,7 @@ FOLDS = tuple(tuple(range(5 * fold + 1, 5 * fold + 6)) for fold in range(4))
 
 
 def pascal5i(root: str | Path, lists: Iterable[str]) -> Index:
-    """An index over one or more image lists of a VOC2012 tree.
+    """Index one or more image lists of a VOC2012 folder.
 
     Args:
         root: the folder with JPEGImages, ImageSets, and SegmentationClassAug (the SBD-augmented
@@ -57,7 +57,7 @@ def pascal5i(root: str | Path, lists: Iterable[str]) -> Index:
 
 
 def mask_folder(root: Path) -> Path:
-    """The masks' folder of a VOC2012 tree.
+    """Find the folder of the masks in a VOC2012 folder.
 
     Raises:
         MissingFileError: the tree is not there, or has none.
@@ -72,7 +72,7 @@ def mask_folder(root: Path) -> Path:
 
 
 def find_list(root: Path, name: str) -> Path:
-    """The file of a list given by name or path.
+    """Find the file of a list given by name or path.
 
     Raises:
         MissingFileError: neither is there; names the lists that are.

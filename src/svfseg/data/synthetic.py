@@ -30,7 +30,7 @@ SIZE = 256
 
 
 def stickers(seed: int, count: int, part: str) -> Index:
-    """An index over generated images.
+    """Generate images, and index them.
 
     Args:
         seed: of the whole collection.

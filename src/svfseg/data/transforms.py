@@ -20,18 +20,18 @@ CROP_KEEPS = 0.85
 
 
 def to_tensor(image: Array) -> Tensor:
-    """(height, width, 3) uint8 -> (3, height, width) float32 in 0 to 255."""
+    """Turn (height, width, 3) uint8 into a tensor (3, height, width), float32 in 0 to 255."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy()).float()
 
 
 def class_mask(mask: Array | Tensor, class_id: int) -> Tensor:
-    """(height, width) ids -> uint8 of 1 (the class), 255 (ignored) and 0 (all else)."""
+    """Turn (height, width) ids into uint8: 1 for the class, 255 ignored, 0 for all else."""
     ids = mask if isinstance(mask, Tensor) else to_ids(mask)
     return torch.where(ids == class_id, 1, torch.where(ids == IGNORE, IGNORE, 0)).to(torch.uint8)
 
 
 def numbered(mask: Tensor, classes: Sequence[int]) -> Tensor:
-    """(height, width) ids -> 1 to n in the order of ``classes``, 255 ignored, 0 all else."""
+    """Number the ids of a mask 1 to n in the order of ``classes``, 255 ignored, 0 all else."""
     table = torch.zeros(256, dtype=torch.uint8)
     table[IGNORE] = IGNORE
     for number, class_id in enumerate(classes, start=1):
@@ -40,27 +40,27 @@ def numbered(mask: Tensor, classes: Sequence[int]) -> Tensor:
 
 
 def to_ids(mask: Array) -> Tensor:
-    """(height, width) uint8 array -> tensor of its own memory."""
+    """Copy a (height, width) uint8 array to a tensor."""
     return torch.from_numpy(np.array(mask))
 
 
 def resize_pair(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Bilinear for the image, nearest for the mask, neither smoothed, as OpenCV does."""
+    """Resize an image bilinearly and its mask to the nearest, neither smoothed, as OpenCV does."""
     return resize_image(image, size), resize_mask(mask, size)
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of (3, height, width), without antialiasing."""
+    """Resize (3, height, width) bilinearly, without antialiasing."""
     return F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest resize of (height, width)."""
+    """Resize (height, width) to the nearest value."""
     return F.interpolate(mask[None, None], size, mode="nearest")[0, 0]
 
 
 def fitted_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """The published resize: longer side to ``size``, then both floored to a multiple of 8."""
+    """Scale a size as published: longer side to ``size``, both floored to a multiple of 8."""
     ratio = size / max(height, width)
     new = (
         (size, int(width * ratio)) if height >= width else (int(height * ratio), size)
@@ -75,7 +75,7 @@ def fit_image(image: Tensor, size: int) -> Tensor:
 
 
 def fit_mask(mask: Tensor, size: int) -> Tensor:
-    """The same for a mask; the rest of the square is 255."""
+    """Resize a mask as `fit_image` does; outside of it the square is 255."""
     resized = resize_mask(mask, fitted_size(mask.shape[-2], mask.shape[-1], size))
     padding = (0, size - resized.shape[-1], 0, size - resized.shape[-2])
     return F.pad(resized, padding, value=IGNORE)
@@ -108,7 +108,7 @@ def augment(
     rng: np.random.Generator,
     inside: int | None = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Training augmentation, in the published order.
+    """Augment an image and its mask for training, in the published order.
 
     Random scale, rotation by up to 10 degrees (half of the time), 5x5 Gaussian blur (half),
     horizontal flip (half), random crop that keeps about 85 % of the class if 30 tries allow it.
@@ -153,7 +153,7 @@ def pad(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def crop(
     image: Tensor, mask: Tensor, size: int, rng: np.random.Generator, inside: int | None = 1
 ) -> tuple[Tensor, Tensor]:
-    """A random square of ``size`` that keeps enough of the class, or the best of the tries."""
+    """Crop a random square of ``size`` with enough of the class, or the best of the tries."""
     height, width = mask.shape
     marked = mask == (-1 if inside is None else inside)
     total = int(marked.sum())

@@ -1,4 +1,4 @@
-"""What verifying a list of a benchmark finds."""
+"""The report that verifying a list of a benchmark gives."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`svfseg analyze`: what a run learned, as one page and as JSON."""
+"""Show what a run learned, as a page and as JSON: ``svfseg analyze``."""
 
 import base64
 import importlib.util
@@ -120,7 +120,7 @@ def _need_matplotlib() -> None:
 
 
 def stage_changes(spectra: Sequence[LayerSpectrum]) -> list[dict[str, Any]]:
-    """For each stage that changed: layers, values, and how far they moved, the most first.
+    """List layers, values, and how far they moved, for each stage that changed, most first.
 
     "start" holds the 5 % quantile, the median, the 95 % quantile and the largest of the values
     that training began with.
@@ -145,7 +145,7 @@ def stage_changes(spectra: Sequence[LayerSpectrum]) -> list[dict[str, Any]]:
 
 
 def focus_table(before: Sequence[Focus], after: Sequence[Focus]) -> list[dict[str, Any]]:
-    """Per stage: foreground over background activation before, after, and the paired change."""
+    """Tabulate foreground over background activation per stage: before, after, paired change."""
     rows = []
     for i, stage in enumerate(STAGES):
         pairs = [(b.ratios[i], a.ratios[i]) for b, a in zip(before, after, strict=True)]
@@ -161,7 +161,7 @@ def focus_table(before: Sequence[Focus], after: Sequence[Focus]) -> list[dict[st
 
 
 def read_curves(run: Path) -> list[dict[str, Any]]:
-    """Steps, base-class and (where the run wrote it) novel-class mIoU of a run."""
+    """Read steps, base-class and (where the run wrote it) novel-class mIoU of a run."""
     path = run / "metrics.jsonl"
     lines = read_json_lines(path) if path.is_file() else []
     return [
@@ -178,7 +178,7 @@ def pictures(
     episodes: Sequence[Episode],
     config: TrainConfig,
 ) -> list[dict[str, Any]]:
-    """Queries with the activation of layer3 and layer4 before and after, a class at a time."""
+    """Draw queries with the activation of layer3 and layer4 before and after, one per class."""
     each = max(1, PICTURES // len(source.classes))
     chosen = [e for c in source.classes for e in [x for x in episodes if x.class_id == c][:each]]
     rows = []
@@ -205,7 +205,7 @@ def pictures(
 
 
 def heated(image: Array, heat: torch.Tensor) -> Array:
-    """An image under a map of activation: from its least to its greatest, dark to bright."""
+    """Colour an image by a map of activation, from its least to its greatest, dark to bright."""
     from matplotlib import colormaps
 
     size = (image.shape[0], image.shape[1])

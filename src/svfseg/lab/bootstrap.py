@@ -20,7 +20,7 @@ class Records(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Records":
-        """From (class id, intersection, union) rows."""
+        """Make it from (class id, intersection, union) rows."""
         table = np.asarray(rows, dtype=np.int64).reshape(-1, 3)
         return cls(table[:, 0], table[:, 1].astype(float), table[:, 2].astype(float))
 
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 
 def resampled_miou(records: Records, counts: Floats) -> Floats:
-    """The mIoU of every resample: (draws,).
+    """Compute the mIoU of every resample: (draws,).
 
     Args:
         records: of n episodes.

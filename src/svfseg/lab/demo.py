@@ -97,7 +97,7 @@ def demo(
 
 
 def compare(frozen: Arm, svf: Arm) -> str:
-    """One sentence: which was better on these episodes, whichever it was."""
+    """Say in one sentence which strategy was better on these episodes."""
     a, b = (100 * arm.result.miou for arm in (frozen, svf))
     scores = f"{b:.1f} against {a:.1f} mIoU on the novel classes"
     if round(a, 1) == round(b, 1):
@@ -122,7 +122,7 @@ def _clear(out: Path) -> None:
 
 
 def demo_config(folder: Path, strategy: str, steps: int, seed: int) -> TrainConfig:
-    """The training run of one arm."""
+    """Give the settings of the training of one strategy."""
     return TrainConfig(
         out=str(folder),
         data=DataConfig(name="stickers", size=225, resize_longest=True, validation_fraction=0.0),

@@ -31,7 +31,7 @@ def keys_of(episode: Episode) -> list[Key]:
 
 
 def masks_of(episodes: Sequence[Episode]) -> dict[int, tuple[int, ...]]:
-    """Position -> class ids that the image is a support of, in some of the episodes."""
+    """Map positions to the class ids that the image is a support of, in some of the episodes."""
     classes: dict[int, set[int]] = defaultdict(set)
     for episode in episodes:
         classes[episode.query]

@@ -18,7 +18,7 @@ IGNORE = 255
 def intersection_union(
     prediction: Tensor, target: Tensor, ignore_index: int = IGNORE
 ) -> tuple[Tensor, Tensor]:
-    """Pixels in both, and in either, for background and foreground.
+    """Count the pixels in both, and in either, for background and foreground.
 
     Args:
         prediction: integer tensor of 0 and 1, any shape.
@@ -79,7 +79,7 @@ class IoUMeter:
         self.records += other.records
 
     def per_class(self) -> dict[str, float]:
-        """Foreground IoU of each class in [0, 1], in the order of `classes`."""
+        """Compute the foreground IoU of each class in [0, 1], in the order of `classes`."""
         scores = _ratio(self.intersection[:, 1], self.union[:, 1])
         return dict(zip(self.classes.values(), scores.tolist(), strict=True))
 
@@ -115,7 +115,7 @@ class ClassMeter:
         self.confusion += torch.bincount(pairs, minlength=side**2).reshape(side, side).cpu()
 
     def per_class(self) -> dict[str, float]:
-        """IoU of each class in [0, 1], background left out; a class never met scores 0."""
+        """Compute the IoU of each class in [0, 1]; a class that does not occur scores 0."""
         both = self.confusion.diagonal()
         either = self.confusion.sum(dim=0) + self.confusion.sum(dim=1) - both
         return dict(zip(self.names, _ratio(both, either)[1:].tolist(), strict=True))

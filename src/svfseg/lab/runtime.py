@@ -25,7 +25,7 @@ _MADE_HERE = "_made_by_svfseg"
 
 
 def make_accelerator(device: str = "auto", precision: str = "no") -> Accelerator:
-    """Device, precision and processes; a launcher (torchrun) sets the number of processes.
+    """Set device, precision and processes; a launcher (torchrun) sets the number of processes.
 
     Where a host program has set up accelerate, its state stays as it is.
 
@@ -68,7 +68,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators that dropout draws from."""
+    """Read the state of the generators that dropout draws from."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
@@ -83,7 +83,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine, command and git commit, to write beside results."""
+    """Describe versions, machine, command and git commit, to write beside results."""
     return {
         "svfseg": __version__,
         "commit": _commit(),

@@ -46,14 +46,14 @@ class LayerSpectrum(NamedTuple):
 
 
 class Focus(NamedTuple):
-    """Of one query image: mean activation inside the class over outside, per stage."""
+    """The mean activation inside the class over that outside, of one query image, per stage."""
 
     class_id: int
     ratios: tuple[float, ...]
 
 
 def layer_spectra(before: Backbone, after: Backbone) -> list[LayerSpectrum]:
-    """The spectra of all layers whose weight changed.
+    """Compute the spectra of all layers whose weight changed.
 
     Where only singular values trained, they are paired by their singular vectors; elsewhere the
     spectra of both weights are paired by rank.
@@ -103,7 +103,7 @@ def _matrices(layer: nn.Module, weight: Tensor) -> Tensor:
 def queries_of(
     source: Split, episodes: Sequence[Episode], size: int
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """The episodes' distinct queries.
+    """List the distinct queries of the episodes.
 
     Yields:
         image (1, 3, size, size), mask (size, size) of 0, 1 and 255, and class id.
@@ -116,7 +116,7 @@ def queries_of(
 
 
 def activation(features: Tensor) -> Tensor:
-    """Mean absolute activation over the channels: (height, width) of (1, channels, ...)."""
+    """Compute the mean absolute activation over the channels: (height, width)."""
     return features[0].abs().mean(dim=0)
 
 
@@ -157,7 +157,7 @@ def compare_focus(
     size: int,
     limit: int | None = None,
 ) -> tuple[list[Focus], list[Focus]]:
-    """`focus` of both backbones on the episodes' distinct queries, in the same order.
+    """Compute `focus` of both backbones on the distinct queries, in the same order.
 
     Args:
         before: with the base weights.

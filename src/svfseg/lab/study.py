@@ -66,7 +66,7 @@ class Job:
 
 
 def read_study(path: str | Path, root: str | None = None) -> Study:
-    """A study from its YAML file, checked to the last run before the first begins.
+    """Read a study from its YAML file, and check all its runs before the first begins.
 
     Args:
         path: of the file.
@@ -142,7 +142,7 @@ def run_study(study: Study, out: str | Path, report: Report = ignore) -> Path:
 
 
 def search_jobs(study: Study) -> list[Job]:
-    """The search's runs, arms that others inherit from first."""
+    """List the runs of the search, arms that others inherit from first."""
     values, inherit = study.search.get("values", {}), study.search.get("inherit", {})
     changes = nested(study.search.get("train", {}))
     jobs = []
@@ -154,7 +154,7 @@ def search_jobs(study: Study) -> list[Job]:
 
 
 def choices(study: Study, out: Path) -> dict[str, Settings]:
-    """For each arm, the searched settings with the best score on base classes."""
+    """Choose for each arm the searched settings with the best score on base classes."""
     best: dict[str, tuple[float, Settings]] = {}
     for job in search_jobs(study):
         row = _row(out, job)
@@ -164,7 +164,7 @@ def choices(study: Study, out: Path) -> dict[str, Settings]:
 
 
 def inherited(study: Study, arm: str, chosen: Mapping[str, Settings]) -> Settings:
-    """Settings that an arm takes from the search of others."""
+    """Collect the settings that an arm takes from the search of others."""
     found: Settings = {}
     for setting, source in study.search.get("inherit", {}).items():
         if source != arm and setting in chosen.get(source, {}):
@@ -173,7 +173,7 @@ def inherited(study: Study, arm: str, chosen: Mapping[str, Settings]) -> Setting
 
 
 def final_jobs(study: Study, chosen: Mapping[str, Settings]) -> list[Job]:
-    """Every arm at every point of the grid, the grid outermost: arms end side by side."""
+    """List every arm at every point of the grid, the grid outermost: arms end side by side."""
     jobs = []
     for point in _points(study.grid):
         for arm, settings in study.arms.items():
@@ -184,7 +184,7 @@ def final_jobs(study: Study, chosen: Mapping[str, Settings]) -> list[Job]:
 
 
 def train_config(job: Job, out: Path) -> TrainConfig:
-    """The run's whole config."""
+    """Give all settings of the run."""
     config = from_dict(TrainConfig, job.settings)
     return replace(config, out=str(out / "runs" / job.name))
 
@@ -260,7 +260,7 @@ def _run(job: Job, study: Study, out: Path, report: Report, final: bool) -> None
 
 
 def write_tables(study: Study, out: Path) -> None:
-    """search.csv, results.csv, curves.csv and summary.md from the rows that are there."""
+    """Write search.csv, results.csv, curves.csv and summary.md from the rows that are there."""
     searches = [row for job in search_jobs(study) if (row := _row(out, job))]
     jobs = final_jobs(study, choices(study, out))
     done = [(job, row) for job in jobs if (row := _row(out, job))]
@@ -291,7 +291,7 @@ def write_tables(study: Study, out: Path) -> None:
 
 
 def nested(settings: Mapping[str, Any]) -> Settings:
-    """Settings whose names may be dotted ("optim.lr") as nested ones."""
+    """Nest settings whose names may be dotted ("optim.lr")."""
     found: Settings = {}
     for key, value in settings.items():
         head, _, rest = str(key).partition(".")
@@ -303,7 +303,7 @@ def nested(settings: Mapping[str, Any]) -> Settings:
 
 
 def merged(*parts: Mapping[str, Any]) -> Settings:
-    """Nested settings, later ones over earlier ones."""
+    """Merge nested settings, later ones over earlier ones."""
     whole: Settings = {}
     for part in parts:
         for key, value in part.items():
@@ -313,7 +313,7 @@ def merged(*parts: Mapping[str, Any]) -> Settings:
 
 
 def filled(settings: Settings, point: Settings) -> Settings:
-    """Settings whose texts name a setting of the grid ("runs/base_fold={data.fold}"), filled in."""
+    """Fill in texts that name a setting of the grid ("runs/base_fold={data.fold}")."""
     whole: Settings = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

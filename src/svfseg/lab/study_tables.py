@@ -15,7 +15,7 @@ COLUMNS = ("arm", "runs", "trained", "task KB", "Gop a step", "kept MB", "rates"
 def summary(
     rows: Sequence[tuple[str, Row, Row]], records: Mapping[tuple[str, str], Records], reference: str
 ) -> str:
-    """Markdown tables of a study.
+    """Write the tables of a study in Markdown.
 
     Args:
         rows: (arm, point of the grid, row of results.csv).

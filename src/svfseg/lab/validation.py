@@ -82,7 +82,7 @@ def make_judge(
 
 
 def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, list[Episode]]:
-    """Where the checkpoint is chosen: held-out base-class images, the test fold, or nowhere."""
+    """Draw the episodes that choose the checkpoint: held-out base classes, test fold, or none."""
     count = config.selection.episodes
     if config.selection.monitor == "test":
         source = novel_split(test_index(config.data), config.data.fold)

@@ -21,7 +21,7 @@ class ASPP(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, hidden, height, width) -> (batch, 5 hidden, height, width)."""
+        """Apply five dilations to (batch, hidden, height, width): 5 hidden channels."""
         mean = self.layer6_0(x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
         views = [getattr(self, f"layer6_{i}")(x) for i in range(1, 5)]
         return torch.cat([mean, *views], dim=1)
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
         self.cls_meta = classifier(hidden)
 
     def forward(self, match: Match) -> Tensor:
-        """Logits (batch, 2, height, width) at the features' size."""
+        """Compute logits (batch, 2, height, width) at the size of the features."""
         tiled = match.prototype.expand_as(match.query)
         x = self.init_merge(torch.cat([match.query, tiled, match.prior], dim=1))
         x = self.res1_meta(self.ASPP_meta(x))

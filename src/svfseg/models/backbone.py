@@ -79,12 +79,12 @@ class Backbone(nn.Module):
                 layer.requires_grad_(False)
 
     def stage(self, index: int) -> nn.Module:
-        """Stage 0 to 4."""
+        """Give stage 0 to 4."""
         stage: nn.Module = getattr(self, f"layer{index}")
         return stage
 
     def norm_layers(self) -> list[nn.Module]:
-        """Every normalisation layer."""
+        """List every normalisation layer."""
         return [m for m in self.modules() if isinstance(m, _NORMS)]
 
     def let_statistics_move(self, pattern: str) -> None:
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
         self._moving |= {name for name in names if re.fullmatch(pattern, name)}
 
     def moving_norms(self) -> list[nn.Module]:
-        """Normalisation layers whose running statistics follow the training batches."""
+        """List normalisation layers whose running statistics follow the training batches."""
         if self.norm == "train":
             return self.norm_layers()
         return [self.get_submodule(name) for name in sorted(self._moving)]
@@ -108,7 +108,7 @@ class Backbone(nn.Module):
         return self
 
     def normalize(self, image: Tensor) -> Tensor:
-        """RGB in 0 to 255 -> what the network was trained on.
+        """Normalise RGB in 0 to 255 as the network was trained.
 
         Channels last: the layout in which convolutions are fastest, on CPUs and GPUs alike.
         """
@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         return scaled.contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Features of all five stages.
+        """Compute the features of all five stages.
 
         Args:
             image: (batch, 3, height, width), RGB in 0 to 255.
@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         return outputs
 
     def encode(self, image: Tensor, mask: Callable[[Tensor], Tensor] | None = None) -> Features:
-        """Features of layer1 to layer4, layer4 seeing only what a mask leaves.
+        """Compute features of layer1 to layer4; layer4 sees only the inside of a mask.
 
         Args:
             image: as in `forward`.
@@ -140,7 +140,7 @@ class Backbone(nn.Module):
         return self.deepen(self.shallow(image), mask)
 
     def shallow(self, image: Tensor) -> tuple[Tensor, ...]:
-        """What `deepen` starts from, whatever the mask: layer1, layer2 and layer3."""
+        """Compute layer1, layer2 and layer3, which `deepen` starts from whatever the mask."""
         x = self.stage(1)(self.stage(0)(self.normalize(image)))
         layer2 = self.stage(2)(x)
         return x, layer2, self.stage(3)(layer2)
@@ -188,7 +188,7 @@ class WholeBackbone(Backbone):
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """A backbone with its weights.
+    """Build a backbone with its weights.
 
     Raises:
         InputError: an unknown name, an output stride the network cannot have, or a weight file

@@ -150,7 +150,7 @@ class BAM(EpisodicHead):
         support_mask: Tensor,
         class_number: Tensor | None = None,
     ) -> Maps:
-        """All three outputs at the query's size.
+        """Compute all three outputs at the query's size.
 
         Args:
             query: as in `forward`.
@@ -201,7 +201,7 @@ class BAM(EpisodicHead):
         return resize(final, size)
 
     def shot_weights(self, psi: Tensor) -> Tensor:
-        """How much each shot counts: (batch, shots) that sum to 1.
+        """Weigh the shots: (batch, shots) that sum to 1.
 
         With as many shots as it was made for, BAM's: psi is sorted, goes through two 1x1
         convolutions, is unsorted again and normalised. Other numbers of shots read the same

@@ -40,7 +40,7 @@ def import_published(head: Head, tensors: dict[str, Tensor], source: str) -> Hea
 
 
 def rename(tensors: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    """Our names for a reference state dict's keys, where we have one."""
+    """Rename the keys of a reference state dict to ours, where we have one."""
     renamed = {}
     for key, tensor in tensors.items():
         candidates = [part + key for part in PARTS]

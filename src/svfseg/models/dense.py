@@ -128,7 +128,7 @@ class Dense(EpisodicHead):
         return OnnxModules(_Supports(self), _Queries(self), DenseSupport._fields)
 
     def compare(self, deep: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
-        """The logit of the class at the features' size.
+        """Compute the logit of the class at the size of the features.
 
         Args:
             deep: (1, channels, height, width) of a query.
@@ -145,7 +145,7 @@ class Dense(EpisodicHead):
 
 
 def describe(features: Features) -> Tensor:
-    """(batch, channels of layer3 and layer4, height, width of layer3), unit vectors."""
+    """Give unit vectors: (batch, channels of layer3 and layer4, height, width of layer3)."""
     layer4 = resize(features.layer4, features.layer3.shape[-2:])
     both = [F.normalize(features.layer3, dim=1), F.normalize(layer4, dim=1)]
     return torch.cat(both, dim=1) / 2**0.5
@@ -167,7 +167,7 @@ def nearness(flat: Tensor, keys: Tensor) -> Tensor:
 
 
 def summed_up(vectors: Tensor, marked: Tensor, count: int = CENTERS) -> Tensor:
-    """So many directions in place of those marked: spherical k-means from evenly spaced starts.
+    """Sum up the marked directions by a few: spherical k-means from evenly spaced starts.
 
     The gradient flows through the means, not through what belongs to which. No step depends on
     how many are marked, so that it can be exported; fewer than ``count`` appear several times.
@@ -193,7 +193,7 @@ def summed_up(vectors: Tensor, marked: Tensor, count: int = CENTERS) -> Tensor:
 
 
 def show(described: Tensor, mask: Tensor) -> DenseSupport:
-    """A support's directions inside and outside of its mask.
+    """Sum up a support by directions inside and outside of its mask.
 
     Args:
         described: (channels, height, width) of `describe`.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Bilinear resize of (batch, channels, height, width) with aligned corners.
+    """Resize (batch, channels, height, width) bilinearly with aligned corners.
 
     The corner pixels stay corner pixels, as in every published network of this family.
     """
@@ -18,7 +18,7 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def average_into(x: Tensor, size: Sequence[int | Tensor]) -> Tensor:
-    """Adaptive average pooling of (..., height, width) to a size that need not be known before.
+    """Pool (..., height, width) adaptively to a size that need not be known before.
 
     The windows of `torch.nn.functional.adaptive_avg_pool2d`, as two products with the matrices of
     their shares: exporters know these for any size, and not the pooling.
@@ -59,7 +59,7 @@ def masked_average_pooling(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def prior_mask(query: Tensor, support: Tensor, eps: float = 1e-7) -> Tensor:
-    """How much each query position looks like some foreground position of the support.
+    """Compute how much each query position looks like some foreground position of the support.
 
     Cosine similarity of every query position to every support position, the maximum over the
     support, scaled to [0, 1] in each image (Tian et al., PFENet, TPAMI 2020, eq. 1-4).
@@ -84,7 +84,7 @@ def prior_mask(query: Tensor, support: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def prior_from_keys(query: Tensor, keys: Sequence[Tensor], eps: float = 1e-7) -> Tensor:
-    """`prior_mask` of one query for several supports, each given by its foreground alone.
+    """Compute `prior_mask` of one query for several supports, each given by its foreground.
 
     Outside its mask a support's features are zero, and so is their similarity: one column of
     zeros stands for all those positions.
@@ -107,7 +107,7 @@ def prior_from_keys(query: Tensor, keys: Sequence[Tensor], eps: float = 1e-7) ->
 
 
 def gram(features: Tensor) -> Tensor:
-    """Cosine between every two channels of a feature map.
+    """Compute the cosine between every two channels of a feature map.
 
     Args:
         features: (batch, channels, height, width).
@@ -122,7 +122,7 @@ def gram(features: Tensor) -> Tensor:
 
 
 def gram_difference(query: Tensor, support: Tensor) -> Tensor:
-    """How differently two images look: psi of BAM (Lang et al., CVPR 2022, eq. 8).
+    """Compute how differently two images look: psi of BAM (Lang et al., CVPR 2022, eq. 8).
 
     Args:
         query: (..., channels, channels) of `gram`.
@@ -136,7 +136,7 @@ def gram_difference(query: Tensor, support: Tensor) -> Tensor:
 
 
 def generalized_map(final: Tensor, base: Tensor, threshold: float = 0.9) -> Tensor:
-    """Base and novel classes in one map (BAM's generalized setting).
+    """Merge base and novel classes in one map (BAM's generalized setting).
 
     Args:
         final: (batch, 2, height, width) of BAM's ensemble. Its foreground is an adjusted

@@ -44,7 +44,7 @@ class Shots(NamedTuple):
     priors: Tensor
 
     def mix(self, weights: Tensor | None = None) -> Match:
-        """The shots' mean, or their sum with weights of (batch, shots)."""
+        """Average the shots, or sum them with weights of (batch, shots)."""
         if weights is None:
             return Match(self.query, self.prototypes.mean(dim=1), self.priors.mean(dim=1))
         shares = weights[..., None, None, None]
@@ -173,7 +173,7 @@ class Matching(nn.Module):
 def encode_episode(
     backbone: Backbone, query: Tensor, support: Tensor, support_mask: Tensor
 ) -> tuple[Features, Features, Tensor]:
-    """Features of queries and of their supports, layer4 of these masked.
+    """Compute features of queries and of their supports, layer4 of these masked.
 
     Args:
         backbone: encodes both.
@@ -191,25 +191,25 @@ def encode_episode(
 
 
 def middle(features: Features) -> Tensor:
-    """layer3 and layer2 together at layer3's size: (batch, both channels, height, width)."""
+    """Join layer3 and layer2 at layer3's size: (batch, both channels, height, width)."""
     layer2 = resize(features.layer2, features.layer3.shape[-2:])
     return torch.cat([features.layer3, layer2], dim=1)
 
 
 def reduce(channels: int, hidden: int, dropout: float) -> nn.Sequential:
-    """1x1 convolution, ReLU, and dropout of whole channels."""
+    """Build a 1x1 convolution, ReLU, and dropout of whole channels."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
     )
 
 
 def merge(channels: int, hidden: int) -> nn.Sequential:
-    """1x1 convolution and ReLU."""
+    """Build a 1x1 convolution and ReLU."""
     return nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(inplace=True))
 
 
 def refine(hidden: int) -> nn.Sequential:
-    """Two 3x3 convolutions with ReLU: the inside of a residual block."""
+    """Build two 3x3 convolutions with ReLU: the inside of a residual block."""
     return nn.Sequential(
         nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
         nn.ReLU(inplace=True),
@@ -219,7 +219,7 @@ def refine(hidden: int) -> nn.Sequential:
 
 
 def classifier(hidden: int) -> nn.Sequential:
-    """3x3 convolution, ReLU, dropout, 1x1 to background and foreground."""
+    """Build a 3x3 convolution, ReLU, dropout, and a 1x1 to background and foreground."""
     return nn.Sequential(
         nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
         nn.ReLU(inplace=True),

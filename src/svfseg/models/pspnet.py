@@ -34,7 +34,7 @@ class PyramidPooling(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> about twice the channels."""
+        """Pool at several sizes: (batch, channels, height, width) -> about twice the channels."""
         pooled = [resize(level(x), x.shape[-2:]) for level in self.features]
         return torch.cat([x, *pooled], dim=1)
 
@@ -81,7 +81,7 @@ class PSPNet(EpisodicHead):
         self.learner_base = BaseLearner(backbone.channels[4], classes, 2 * hidden)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (batch, 1 + classes, height, width) of images (batch, 3, height, width)."""
+        """Give logits (batch, 1 + classes, height, width) of images (batch, 3, height, width)."""
         logits: Tensor = self.learner_base(self.backbone.encode(image).layer4)
         return resize(logits, image.shape[-2:])
 

@@ -16,7 +16,7 @@ _CLASSIFIER = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm_head."
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; a checkpoint's inner state dict is found.
+    """Read the tensors of a .safetensors or .pth file; an inner state dict is found.
 
     Raises:
         MissingFileError: no such file.
@@ -92,7 +92,7 @@ def _more(keys: Sequence[str], shown: int = 3) -> str:
 
 
 def backbone_fingerprint(backbone: Stateful) -> str:
-    """16 hexadecimal digits over every tensor of a plain backbone, or of a head on it."""
+    """Hash every tensor of a plain backbone, or of a head on it, to 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -125,7 +125,7 @@ def frozen_copy(head: Head) -> Head:
 
 
 def tunable_copy(base: Head, strategy: str, seed: int = 0) -> Head:
-    """Copy a head to one in which what a strategy tunes of its backbone trains, and no more."""
+    """Copy a head so that only what a strategy tunes in its backbone trains."""
     head = frozen_copy(base)
     with torch.random.fork_rng(devices=[]):  # LoRA begins with random factors
         torch.manual_seed(seed)

@@ -123,7 +123,7 @@ def _predict(
 
 
 def drawn(image: Array, found: Segmentation) -> Array:
-    """An image with all classes laid over it."""
+    """Draw all classes over an image."""
     colors = palette(len(found.classes))
     for i in range(1, len(found.classes) + 1):
         part = (found.mask == i).astype("uint8")

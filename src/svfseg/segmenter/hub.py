@@ -9,7 +9,7 @@ DEFAULT = Path(__file__).parent / "default"
 
 
 def find_model(source: str | Path) -> Path:
-    """The run folder of a model.
+    """Find the run folder of a model.
 
     Args:
         source: "default", a run folder, or "owner/name" of a Hugging Face hub repository that

@@ -21,7 +21,7 @@ SIDE = 480
 
 
 def write_report(predictions: Path, page: Path | None = None) -> Path:
-    """One HTML file with small pictures in it, of a folder that `predict_folder` wrote.
+    """Write one HTML file, with small pictures in it, of a folder of `predict_folder`.
 
     Each picture leads to the whole one, where that still lies beside the page.
 
@@ -78,7 +78,7 @@ def _embedded(path: Path) -> str:
 
 
 def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
-    """The lines of images that are done, of a folder of predictions.
+    """Read the lines of the images that are done, of a folder of predictions.
 
     Raises:
         MissingFileError: no such folder.
@@ -87,7 +87,7 @@ def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_left_out(out: Path) -> Iterator[dict[str, Any]]:
-    """The lines of images that could not be read; "left_out" says why."""
+    """Read the lines of images that could not be read; "left_out" says why."""
     return (line for line in _read(out) if "left_out" in line)
 
 

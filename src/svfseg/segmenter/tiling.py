@@ -22,7 +22,7 @@ class Window(NamedTuple):
 
 
 def windows(height: int, width: int, side: int, overlap: float = 0.25) -> list[Window]:
-    """Squares of a side that cover an image evenly, each overlapping its neighbours.
+    """List squares of a side that cover an image evenly, each overlapping its neighbours.
 
     Args:
         height: of the image.
@@ -51,13 +51,13 @@ def _starts(extent: int, side: int, overlap: float) -> list[int]:
 
 
 def cut(image: Array, window: Window) -> Array:
-    """The part of an image or mask in a window."""
+    """Cut the part of an image or mask in a window."""
     rows = slice(window.top, window.top + window.height)
     return image[rows, window.left : window.left + window.width]
 
 
 def marked_windows(sample: Sample, side: int, overlap: float, most: int = 4) -> list[Sample]:
-    """The windows of a support that show most of its classes; of one without any, evenly spread.
+    """Choose the windows of a support with most of its classes; without any, evenly spread.
 
     Args:
         sample: image and mask of ids.
@@ -80,7 +80,7 @@ def marked_windows(sample: Sample, side: int, overlap: float, most: int = 4) -> 
 def blend(
     parts: Iterable[Tensor], places: Sequence[Window], height: int, width: int, channels: int
 ) -> Tensor:
-    """One map from those of windows: a mean that weighs each window's middle more than its edge.
+    """Blend maps of windows to one: a mean that weighs the middle of a window more.
 
     Args:
         parts: (channels, window height, window width) each.

@@ -156,7 +156,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
 
 
 def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The table and the tensors of an adapter, checked against each other.
+    """Read the table and the tensors of an adapter, checked against each other.
 
     Raises:
         MissingFileError: no adapter at the path.

@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One factored layer: its weight's shape, one decomposition a group, what trains."""
+    """One factored layer: its weight's shape, one decomposition per group, what trains."""
 
     name: str
     type: str
@@ -139,7 +139,7 @@ def apply_svf(
 
 
 def svf_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The trained parameters of all factored layers, for an optimizer's own group.
+    """List the trained parameters of all factored layers, for an optimizer's own group.
 
     Raises:
         InputError: the model has no factored layer.
@@ -157,7 +157,7 @@ def plan_svf(
     exclude_modules: Selection = None,
     train: str | Iterable[str] = "S",
 ) -> Summary:
-    """What `apply_svf` would do with the same arguments; factors and changes nothing."""
+    """Show what `apply_svf` would do with the same arguments; nothing is factored or changed."""
     letters = _letters(train)
     rows = []
     for name, layer in select_layers(model, target_modules, exclude_modules):
@@ -172,7 +172,7 @@ def plan_svf(
 
 
 def svf_summary(model: nn.Module, only: Iterable[str] | None = None) -> Summary:
-    """The factored layers of a model, or those named in ``only``.
+    """Summarise the factored layers of a model, or those named in ``only``.
 
     Raises:
         InputError: the model has no factored layer.
@@ -219,7 +219,7 @@ def merge_svf(model: nn.Module) -> nn.Module:
 def select_layers(
     model: nn.Module, target: Selection = None, exclude: Selection = None
 ) -> list[tuple[str, nn.Module]]:
-    """(dotted name, layer) of the plain layers that a selection picks, each layer once.
+    """List (dotted name, layer) of the plain layers that a selection picks, each layer once.
 
     Raises:
         InputError: see `apply_svf`.

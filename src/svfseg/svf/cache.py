@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 def cached(
     weight: Tensor, setting: str, dtype: torch.dtype, compute: Callable[[], Factors]
 ) -> Factors:
-    """Factors of a weight, from the cache or computed and put there, in ``dtype``.
+    """Read the factors of a weight from the cache, or compute and store them, in ``dtype``.
 
     An entry is one file: the hash of its content, then the content. It is written beside its
     place and renamed, so that a reader never sees half of it; one that is damaged is computed

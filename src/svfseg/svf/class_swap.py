@@ -9,7 +9,7 @@ _CLASSES: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
 def mixed(kind: type[nn.Module], base: type[nn.Module], prefix: str) -> type[nn.Module]:
-    """The class of a ``base`` object that does what ``kind`` adds; named prefix + base."""
+    """Make a class of a ``base`` object that does what ``kind`` adds; named prefix + base."""
     if (kind, base) not in _CLASSES:
         names = {"__module__": base.__module__}
         _CLASSES[kind, base] = type(f"{prefix}{base.__name__}", (kind, base), names)
@@ -22,7 +22,7 @@ def set_class(module: nn.Module, kind: type[nn.Module]) -> None:
 
 
 def rebuild(kind: type[nn.Module], base: type[nn.Module], prefix: str) -> nn.Module:
-    """An empty object of that class: its name cannot be imported, those of its parts can."""
+    """Make an empty object of a class whose own name cannot be imported, from its parts."""
     made: Any = mixed(kind, base, prefix)
     empty: nn.Module = made.__new__(made)
     return empty

@@ -14,7 +14,7 @@ DEGENERATE = 1e-9
 
 
 class Factors(NamedTuple):
-    """One thin singular value decomposition a group: ``W[g] = U[g] @ diag(s[g]) @ Vh[g]``.
+    """One thin singular value decomposition per group: ``W[g] = U[g] @ diag(s[g]) @ Vh[g]``.
 
     Attributes:
         U: (groups, out / groups, rank), orthonormal columns.
@@ -28,7 +28,7 @@ class Factors(NamedTuple):
 
 
 def fold(weight: Tensor, groups: int = 1, transposed: bool = False) -> Tensor:
-    """Lay a layer's weight out as one matrix a group.
+    """Lay the weight of a layer out as one matrix per group.
 
     Args:
         weight: (out, in / groups, *kernel) of a convolution, (in, out / groups, *kernel) of a
@@ -46,7 +46,7 @@ def fold(weight: Tensor, groups: int = 1, transposed: bool = False) -> Tensor:
 
 
 def unfold(matrices: Tensor, shape: tuple[int, ...], transposed: bool = False) -> Tensor:
-    """The inverse of `fold`: (groups, out / groups, in / groups * kernel) -> ``shape``."""
+    """Undo `fold`: (groups, out / groups, in / groups * kernel) -> ``shape``."""
     if not transposed:
         return matrices.reshape(shape)
     groups, rows, _ = matrices.shape
@@ -83,7 +83,7 @@ def factorize(weight: Tensor, groups: int = 1, transposed: bool = False) -> Fact
 
 
 def recompose(factors: Factors) -> Tensor:
-    """``U diag(s) Vh`` of every group: (groups, out / groups, in / groups * kernel)."""
+    """Compute ``U diag(s) Vh`` of every group: (groups, out / groups, in / groups * kernel)."""
     return (factors.U * factors.s.unsqueeze(-2)) @ factors.Vh
 
 
@@ -151,7 +151,7 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(s: Tensor, start: Tensor) -> Spectrum:
-    """Statistics of singular values ``s`` against those at the ``start``, same shape each."""
+    """Compare singular values ``s`` with those at the ``start``, same shape each."""
     now, then = s.detach().double().flatten(), start.detach().double().flatten()
     share = now.abs() / now.abs().sum().clamp_min(1e-300)
     entropy = -(share * share.clamp_min(1e-300).log()).sum()

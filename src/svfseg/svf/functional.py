@@ -58,7 +58,7 @@ class Geometry(NamedTuple):
 
 
 def run_plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The plain layer on a weight in its own layout."""
+    """Run the plain layer on a weight in its own layout."""
     g, dims = geometry, len(geometry.kernel)
     if g.kind == "linear":
         return F.linear(x, weight, bias)
@@ -78,7 +78,7 @@ def project(x: Tensor, Vh: Tensor, geometry: Geometry) -> Tensor:
 
 
 def project_back(t: Tensor, Vh: Tensor, geometry: Geometry, size: tuple[int, ...]) -> Tensor:
-    """Vᵀ t: the transpose of `project`, for an input of ``size``."""
+    """Compute Vᵀ t: the transpose of `project`, for an input of ``size``."""
     V = _as_weight(Vh, geometry)
     return t @ V if geometry.kind == "linear" else _input_gradient(t, V, geometry, size)
 
@@ -109,7 +109,7 @@ def _as_weight(Vh: Tensor, geometry: Geometry) -> Tensor:
 
 
 def expand(z: Tensor, U: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """U z + bias, position by position, with U (groups, out / groups, rank)."""
+    """Compute U z + bias, position by position, with U (groups, out / groups, rank)."""
     groups, out, rank = U.shape
     if geometry.kind == "linear":
         return F.linear(z, U[0], bias)
@@ -121,7 +121,7 @@ def expand(z: Tensor, U: Tensor, bias: Tensor | None, geometry: Geometry) -> Ten
 
 
 def expand_back(dy: Tensor, U: Tensor, geometry: Geometry) -> Tensor:
-    """Uᵀ dy: the transpose of `expand`."""
+    """Compute Uᵀ dy: the transpose of `expand`."""
     groups, out, rank = U.shape
     if geometry.kind == "linear":
         return dy @ U[0]
@@ -136,19 +136,19 @@ def expand_back(dy: Tensor, U: Tensor, geometry: Geometry) -> Tensor:
 
 
 def precise(U: Tensor, s: Tensor, Vh: Tensor) -> Tensor:
-    """`recompose` in the factors' own precision, under autocast too."""
+    """Compute `recompose` in the factors' own precision, under autocast too."""
     with torch.autocast(autocast_device(U), enabled=False):
         return recompose(Factors(U, s, Vh))
 
 
 def autocast_device(tensor: Tensor) -> str:
-    """The device type to ask about autocast; tensors without data have none of their own."""
+    """Name the device type to ask about autocast; tensors without data have none of their own."""
     kind = tensor.device.type
     return kind if torch.amp.is_autocast_available(kind) else "cpu"
 
 
 def along_channels(values: Tensor, geometry: Geometry) -> Tensor:
-    """(groups, rank) laid out to multiply z."""
+    """Reshape a tensor of (groups, rank) so that it multiplies z along its channels."""
     return (
         values.flatten()
         if geometry.kind == "linear"
@@ -219,7 +219,7 @@ def _gained(U: Tensor, gain: Tensor | None) -> Tensor:
 
 
 def positions(x: Tensor, geometry: Geometry) -> int:
-    """At how many positions the layer's output is computed for an input, batch included."""
+    """Count the positions that the layer's output is computed for, batch included."""
     if geometry.kind == "linear":
         return x.numel() // max(1, x.shape[-1])
     count = x.shape[0]
@@ -238,7 +238,7 @@ def positions(x: Tensor, geometry: Geometry) -> int:
 def multiplications(
     height: int, width: int, positions: int, input_grad: bool, value_grad: bool
 ) -> dict[Route, int]:
-    """Multiplications of one forward and backward pass by route, for one group.
+    """Count the multiplications of one forward and backward pass by route, for one group.
 
     Args:
         height: outputs of the group.

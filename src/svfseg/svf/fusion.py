@@ -20,7 +20,7 @@ _ONES = 0x0101010101010101
 
 
 class LeanReLU(nn.Module):
-    """What `fuse` makes of a ReLU or ReLU6: the same numbers; one bit a value is kept."""
+    """What `fuse` makes of a ReLU or ReLU6: the same numbers; one bit per value is kept."""
 
     svf_base: type[nn.Module]
 
@@ -125,7 +125,7 @@ class _Rectified(torch.autograd.Function):
 
 
 def pack(mask: Tensor) -> Tensor:
-    """Eight booleans a byte, in the order of memory.
+    """Pack eight booleans per byte, in the order of memory.
 
     Args:
         mask: bool, dense in memory (as comparisons make it), any shape and strides.
@@ -142,7 +142,7 @@ def pack(mask: Tensor) -> Tensor:
 
 
 def unpack(bits: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
-    """The inverse of `pack`: uint8 of 0 and 1, of a shape and strides."""
+    """Undo `pack`: uint8 of 0 and 1, of a shape and strides."""
     words = (bits.to(torch.int64) * _ONES).bitwise_and_(_BITS)
     return words.view(torch.uint8).clamp_max(1)[: shape.numel()].as_strided(shape, stride)
 

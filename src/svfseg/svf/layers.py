@@ -93,7 +93,7 @@ class FactoredLayer(nn.Module):
         return self.s * self.gain if self.svf_scale == "relative" else self.s
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base layer's output, by the route that `route_for` picks.
+        """Compute the output of the base layer, by the route that `route_for` picks.
 
         A class with a forward of its own (dynamic padding, standardised weights) may use its
         weight in any way, and a half-precision layer rounds once: both get the recomposed one.
@@ -129,7 +129,7 @@ class FactoredLayer(nn.Module):
         return y
 
     def route_for(self, x: Tensor, geometry: Geometry) -> Route:
-        """The route for an input: the user's, or the one with the fewest multiplications.
+        """Choose the route for an input: the user's, or the one with the fewest multiplications.
 
         Trained U or V, compilers and exporters (which plan memory themselves) take the plain
         operations.
@@ -149,7 +149,7 @@ class FactoredLayer(nn.Module):
         return min(counts, key=counts.__getitem__)
 
     def folded_norm(self) -> nn.Module | None:
-        """The normalisation that this layer computes along with its own output, if it does now.
+        """Give the normalisation that this layer computes along with its own output, if any.
 
         See `svfseg.svf.fusion.fuse`: both ask, and get the same answer.
         """
@@ -200,7 +200,7 @@ class FactoredLayer(nn.Module):
         return input, Geometry("conv", shape, layer.groups, layer.stride, padding, layer.dilation)
 
     def factors(self) -> Factors:
-        """U, effective s and Vh, detached."""
+        """Give U, effective s and Vh, detached."""
         return Factors(self.U.detach(), self.singular_values.detach(), self.Vh.detach())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -235,7 +235,7 @@ class FactoredLayer(nn.Module):
 
 
 def can_fold(norm: nn.Module) -> bool:
-    """Whether a normalisation is, now, a fixed scale and shift a channel that nobody watches."""
+    """Whether a normalisation is, now, a fixed scale and shift per channel without hooks."""
     return (
         getattr(norm, "svf_conv", None) is not None
         and not norm.training
@@ -275,23 +275,23 @@ def groups_of(layer: nn.Module) -> int:
 
 
 def is_transposed(layer: nn.Module) -> bool:
-    """Whether the layer is a transposed convolution, whose weight is (in, out / groups, ...)."""
+    """Whether the layer is a transposed convolution, whose weight is (in, out / groups, kernel)."""
     return isinstance(layer, _TRANSPOSED)
 
 
 def factor_names(layer: FactoredLayer) -> tuple[str, ...]:
-    """Names of the parameters that stand for the weight."""
+    """Name the parameters that stand for the weight."""
     return ("U", "s", "Vh", "gain") if layer.svf_scale == "relative" else ("U", "s", "Vh")
 
 
 def trained_names(train: str, scale: Scale) -> tuple[str, ...]:
-    """Names of the parameters that ``train`` (letters of S, U, V) lets train."""
+    """Name the parameters that ``train`` (letters of S, U, V) lets train."""
     names = {"S": "gain" if scale == "relative" else "s", "U": "U", "V": "Vh"}
     return tuple(names[letter] for letter in SUBSPACES if letter in train)
 
 
 def factorize_layer(layer: nn.Module) -> Factors:
-    """Factors of a supported layer's weight, one decomposition a group, as `install` takes them.
+    """Factor the weight of a supported layer, one decomposition per group, for `install`.
 
     Computed in float64, rounded to the weight's precision but not below float32; those of a
     weight met before come from a cache on disk (see `svfseg.svf.cache.cached`).
@@ -303,7 +303,7 @@ def factorize_layer(layer: nn.Module) -> Factors:
 
 
 def fingerprint(layer: nn.Module) -> str:
-    """16 hexadecimal digits that identify the weight and bias: dtype, shape and every bit."""
+    """Hash dtype, shape and every bit of the weight and bias to 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name in ("weight", "bias"):
         tensor = layer._parameters.get(name)
@@ -398,7 +398,7 @@ def set_route(model: nn.Module, route: Route) -> nn.Module:
 
 
 def factored_layers(model: nn.Module) -> Iterable[tuple[str, FactoredLayer]]:
-    """(dotted name, layer) of every factored layer, each once, in the model's order."""
+    """List (dotted name, layer) of every factored layer, each once, in the model's order."""
     for name, module in model.named_modules():
         if isinstance(module, FactoredLayer):
             yield name, module

@@ -35,7 +35,7 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(self.up.bias)
 
     def forward(self, y: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> the same shape."""
+        """Add the bottleneck to (batch, channels, height, width); the shape stays."""
         output: Tensor = y + self.up(self.down(y).relu())
         return output
 
@@ -47,7 +47,7 @@ class Adapted(nn.Module):
     adapter: Bottleneck
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The block's output, adapted."""
+        """Compute the output of the block, adapted."""
         output: Tensor = self.adapter(self.svf_base.forward(self, *args, **kwargs))
         return output
 

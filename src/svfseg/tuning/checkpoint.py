@@ -114,7 +114,7 @@ def load_head(run: str | Path, checkpoint: str = "best") -> tuple[Head, TrainCon
 
 
 def run_config(run: Path) -> TrainConfig:
-    """The settings of a run folder.
+    """Read the settings of a run folder.
 
     Raises:
         MissingFileError: not a run folder.

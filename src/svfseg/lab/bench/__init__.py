@@ -1,1 +1,1 @@
-"""What svfseg costs, measured: each benchmark gives rows (plain dicts) and says its bars."""
+"""Benchmarks of what svfseg costs: each gives rows (plain dicts) with the values aimed at."""

@@ -1,4 +1,4 @@
-"""What a strategy costs: trained values, bytes of its task, operations and memory of a step."""
+"""Count what a strategy costs: trained values, bytes of its task, operations and memory."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ from svfseg.tuning.strategies import tune
 
 
 def strategy_cost(config: TrainConfig) -> Row:
-    """Costs of one training step with one episode; deterministic.
+    """Count the costs of one training step with one episode; they are deterministic.
 
     Returns:
         "trained" backbone values, "task bytes" they take on disk, "step operations" (forward

@@ -1,4 +1,4 @@
-"""Evaluation with shared views against every episode anew, and the ceiling of sharing."""
+"""Time evaluation with shared features against every episode anew, and the ceiling of sharing."""
 
 import time
 from collections import Counter
@@ -30,7 +30,7 @@ def bench_eval(
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
-    """Rows for each number of shots: uncached, shared, and shared within a small bound.
+    """Time, for each number of shots: uncached, shared, and shared within a small memory.
 
     Args:
         root: of VOC2012; fold 0 of its val list is evaluated.

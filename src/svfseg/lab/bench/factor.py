@@ -15,7 +15,7 @@ from svfseg.svf.factorize import fold
 
 
 def bench_factor(repeats: int = 3) -> list[Row]:
-    """Rows: seconds of LAPACK alone, of `apply_svf` at first, and the second time."""
+    """Time LAPACK alone, `apply_svf` at first, and `apply_svf` the second time."""
     torch.manual_seed(0)
     network = build_backbone(BackboneConfig("resnet50", "none", 8))
     weights = [layer.weight.detach() for _, layer in select_layers(network)]  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Whether data keeps up with training: images a second and worker, and the share of waiting."""
+"""Measure whether data keeps up with training: images per second, and the share of waiting."""
 
 import time
 from dataclasses import replace
@@ -18,7 +18,7 @@ BAR = 0.05
 
 
 def bench_data(config: TrainConfig, steps: int = 20, warm: int = 3) -> Row:
-    """One row: loading alone in this process, then real training steps with the config's workers.
+    """Time loading alone in this process, then real training steps with the config's workers.
 
     Args:
         config: of a training run; nothing is written.

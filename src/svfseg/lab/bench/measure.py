@@ -15,7 +15,7 @@ T = TypeVar("T")
 def alternate(
     arms: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu", warm: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of every arm, all arms in turn in each round, so that they share the machine's mood.
+    """Time every arm, all in turn in each round, so that a slow moment meets all of them.
 
     Args:
         arms: name -> what to time.
@@ -36,18 +36,18 @@ def alternate(
 
 
 def spread(times: Iterable[float]) -> Row:
-    """Median, minimum and maximum of some seconds."""
+    """Compute median, minimum and maximum of some seconds."""
     values = list(times)
     return {"seconds": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def paired(ours: list[float], other: list[float]) -> float:
-    """Median over rounds of ours / other: what the machine does to a whole round cancels."""
+    """Compute the median over rounds of ours / other, so that slow rounds cancel."""
     return statistics.median(a / b for a, b in zip(ours, other, strict=True))
 
 
 def saved_bytes(model: nn.Module, forward: Callable[[], T]) -> tuple[int, T]:
-    """(bytes kept for the backward pass, each storage once, without weights; the outputs)."""
+    """Count the bytes kept for the backward pass; also give the outputs."""
     own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -62,12 +62,12 @@ def saved_bytes(model: nn.Module, forward: Callable[[], T]) -> tuple[int, T]:
 
 
 def resident_bytes(model: nn.Module) -> int:
-    """Bytes of parameters and buffers."""
+    """Count the bytes of parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
 def machine_rates(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Row:
-    """The rates that bound everything here: of a large convolution, and of a large copy.
+    """Measure the rates that bound everything here: a large convolution, and a large copy.
 
     A convolution and not a matrix product: on CPUs they come from different libraries, and the
     convolution's is often the faster.
@@ -94,7 +94,7 @@ def machine_rates(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Ro
 
 
 def bounds(operations: int, bytes_: int, rates: Row) -> Row:
-    """Seconds that no program on this machine can go below, by either rate.
+    """Compute the seconds that no program on this machine can go below, by either rate.
 
     Args:
         operations: of the whole computation.

@@ -1,4 +1,4 @@
-"""A further query once the supports were looked at, against looking at them again."""
+"""Time a further query with the supports encoded once, and with the supports encoded again."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def bench_predict(
     repeats: int = 7,
     device: str = "cpu",
 ) -> list[Row]:
-    """Rows of each backbone with the baseline head: both paths, and their ratio with its bar."""
+    """Time both paths of each backbone with the baseline head, and give their ratio."""
     rows: list[Row] = []
     rates = machine_rates(device)
     for name in backbones:

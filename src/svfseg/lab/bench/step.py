@@ -57,7 +57,7 @@ class ThreeOperations(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the layer."""
+        """Compute what the layer computes."""
         layer: Any = self.layer
         groups, rank = layer.s.shape
         if layer.svf_base is nn.Linear:
@@ -69,7 +69,7 @@ class ThreeOperations(nn.Module):
 
 
 def build_arms(network: str, seed: int = 0) -> dict[str, nn.Module]:
-    """The four arms of a network with the same random weights, and the merged one."""
+    """Build the four arms of a network with the same random weights, and the merged one."""
     torch.manual_seed(seed)
     base = _network(network)
     for module in base.modules():
@@ -96,7 +96,7 @@ def build_arms(network: str, seed: int = 0) -> dict[str, nn.Module]:
 
 
 def step_of(model: nn.Module, image: Tensor, floor: bool) -> Callable[[], list[Tensor]]:
-    """The forward pass to what a head sees; with ``floor``, stage 2's input asks for its gradient.
+    """Make a function of the forward pass to what a head sees, with a gradient if nothing trains.
 
     Stages 0 and 1 need no gradient in any arm, and run without a graph.
     """
@@ -118,7 +118,7 @@ def step_of(model: nn.Module, image: Tensor, floor: bool) -> Callable[[], list[T
 
 
 def count(model: nn.Module, forward: Callable[[], list[Tensor]]) -> Row:
-    """Deterministic figures of one forward and backward pass."""
+    """Count the deterministic figures of one forward and backward pass."""
     with FlopCounterMode(display=False) as counter:
         saved, outputs = saved_bytes(model, forward)
         torch.autograd.backward(outputs, [torch.ones_like(y) for y in outputs])
@@ -138,7 +138,7 @@ def bench_step(
     channels_last: bool = True,
     mode: str = "eager",
 ) -> list[Row]:
-    """Rows of one network: an arm each, then ours against each of them, with its bar.
+    """Measure one network: a row per arm, then ours against each of them.
 
     Args:
         network: of `SETTINGS`.
