@@ -1,4 +1,4 @@
-"""For the site: rows and scripts of results/, which pages link to, come with it."""
+"""For the site: the rows, scripts and notebooks that pages link to come with it."""
 
 from pathlib import Path
 
@@ -13,6 +13,9 @@ def on_files(files, config):
         if path.suffix in (".csv", ".json", ".jsonl", ".py") and path.is_file():
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
+    for path in sorted(ROOT.glob("examples/*.ipynb")):
+        name = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     for name in ("LICENSE", "CHANGELOG.md", "CITATION.cff"):
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     return files
@@ -20,4 +23,4 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Links as they are in the site."""
-    return markdown.replace("](../results/", "](results/")
+    return markdown.replace("](../results/", "](results/").replace("](../examples/", "](examples/")
