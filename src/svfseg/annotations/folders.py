@@ -119,6 +119,16 @@ def find_supports(
     Raises:
         MissingFileError: an image of a folder has no mask, or a part of the folder is missing.
         InputError: there is no image, or the numbers of images and masks differ.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> for folder in ("images", "masks"):
+        ...     (Path("mine") / folder).mkdir(parents=True)
+        ...     Image.new("L", (32, 32)).save(Path("mine") / folder / "a.png")
+        >>> found = find_supports([Path("mine")], classes=["crack"])
+        >>> [path.name for path in found.images], found.classes
+        (['a.png'], ('crack',))
     """
     if not images:
         raise InputError("no support images: give images and masks, a folder, or a list")

@@ -40,6 +40,11 @@ def as_image(image: ImageLike, name: str = "the image") -> Array:
     Raises:
         MissingFileError: no such file.
         InputError: not an image, or an array of another shape or type.
+
+    Example:
+        >>> from PIL import Image
+        >>> as_image(Image.new("L", (40, 30))).shape
+        (30, 40, 3)
     """
     if isinstance(image, (str, Path)):
         return read_image(image, upright=True)
@@ -75,6 +80,13 @@ def as_mask(source: MaskLike, image: Array, names: Sequence[str], name: str = "t
     Raises:
         MissingFileError: no such file.
         InputError: not a mask of ids, another size than the image, or an unknown id.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((2, 3, 3), np.uint8)
+        >>> as_mask(np.array([[0, 9, 9], [0, 0, 255]]).astype(np.uint8), image, ["crack"])
+        array([[  0,   1,   1],
+               [  0,   0, 255]], dtype=uint8)
     """
     if source is None:
         return np.zeros(image.shape[:2], np.uint8)

@@ -42,6 +42,14 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
 
     Raises:
         InputError: unknown kinds, a class out of range, or marks outside the image.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((20, 30, 3), np.uint8)
+        >>> square = [[5, 5], [15, 5], [15, 15], [5, 15]]
+        >>> mask = draw_marks({"polygons": [{"points": square, "class": 2}]}, image, classes=2)
+        >>> int(mask[10, 10]), int(mask[2, 2])
+        (2, 0)
     """
     unknown = [kind for kind in marks if kind not in KINDS]
     if unknown:

@@ -20,6 +20,22 @@ def folder(root: str | Path) -> Index:
     Raises:
         MissingFileError: the folder, classes.txt or images are missing.
         InputError: broken or mismatched files, all of them named.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> root = Path("cracks")
+        >>> for name in ("images", "masks"):
+        ...     (root / name).mkdir(parents=True)
+        >>> Image.new("RGB", (64, 64), "grey").save(root / "images" / "a.jpg")
+        >>> Image.fromarray(np.eye(64, dtype=np.uint8)).save(root / "masks" / "a.png")
+        >>> with (root / "classes.txt").open("w") as file:
+        ...     print("crack", file=file)
+        ...     print("leaf", file=file)
+        >>> index = folder(root)
+        >>> index.classes, index.pixels
+        (('crack', 'leaf'), ({1: 64},))
     """
     root = Path(root)
     if not (root / "classes.txt").is_file():

@@ -39,6 +39,13 @@ def stickers(seed: int, count: int, part: str) -> Index:
 
     Raises:
         InputError: the packages of the extra "demo" are not installed, or no images are asked for.
+
+    Example:
+        >>> index = stickers(seed=0, count=2, part="train")
+        >>> index.load(0).image.shape == (*index.load(0).mask.shape, 3)
+        True
+        >>> len(index.classes)
+        20
     """
     if count < 1:
         raise InputError(f"data.num_images is {count}: at least 1 image is needed")

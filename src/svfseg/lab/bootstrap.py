@@ -67,6 +67,13 @@ def difference(
 
     Raises:
         InputError: no pairs, or a and b are not of the same episodes.
+
+    Example:
+        >>> good = Records.of([(1, 90, 100), (1, 80, 100), (2, 70, 100)])
+        >>> poor = Records.of([(1, 50, 100), (1, 40, 100), (2, 30, 100)])
+        >>> gap = difference([(good, poor)])
+        >>> round(gap.value, 3), gap.low > 0
+        (0.4, True)
     """
     if not pairs:
         raise InputError("no runs to compare")
@@ -88,7 +95,13 @@ def difference(
 
 
 def mean_interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> Interval:
-    """Mean of independent values with a bootstrap 95 % interval."""
+    """Mean of independent values with a bootstrap 95 % interval.
+
+    Example:
+        >>> interval = mean_interval([0.4, 0.5, 0.6])
+        >>> round(interval.value, 3), interval.low < 0.5 < interval.high
+        (0.5, True)
+    """
     table = np.asarray(values, dtype=float)
     rng = np.random.default_rng(seed)
     means = table[rng.integers(len(table), size=(draws, len(table)))].mean(axis=1)

@@ -50,6 +50,13 @@ class IoUMeter:
     Attributes:
         classes: id -> name of the classes that count; a class never met scores 0.
         records: (class id, foreground intersection, union) of each episode, in order.
+
+    Example:
+        >>> meter = IoUMeter({1: "cat", 2: "dog"})
+        >>> meter.update(torch.tensor([1, 1, 0, 0]), torch.tensor([1, 0, 0, 255]), class_id=1)
+        >>> meter.update(torch.tensor([1, 1, 0, 0]), torch.tensor([1, 1, 0, 0]), class_id=2)
+        >>> meter.per_class(), meter.miou()
+        ({'cat': 0.5, 'dog': 1.0}, 0.75)
     """
 
     classes: Mapping[int, str]
@@ -99,6 +106,12 @@ class ClassMeter:
 
     Attributes:
         names: of the classes 1 to n; 0 is background.
+
+    Example:
+        >>> meter = ClassMeter(("cat", "dog"))
+        >>> meter.update(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
+        >>> meter.per_class()
+        {'cat': 0.5, 'dog': 0.5}
     """
 
     names: tuple[str, ...]

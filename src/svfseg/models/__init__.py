@@ -58,6 +58,17 @@ def build_model(config: ModelConfig) -> Head:
     Raises:
         InputError: an unknown head or backbone, or weights that do not fit.
         MissingFileError: a weight file that is not there.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import build_model
+        >>> from svfseg.config import BackboneConfig, ModelConfig
+        >>> backbone = BackboneConfig("test_resnet", "none")
+        >>> head = build_model(ModelConfig("baseline", hidden=16, backbone=backbone)).eval()
+        >>> image, mask = 255 * torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+        >>> mask[..., 16:48, 16:48] = 1
+        >>> head(image, image[:, None], mask).shape  # background and class
+        torch.Size([1, 2, 64, 64])
     """
     backbone = build_backbone(config.backbone)
     if config.head in HEADS:

@@ -194,6 +194,16 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         InputError: an unknown name, an output stride the network cannot have, or a weight file
             that does not fit (names the first keys that differ).
         MissingFileError: no such weight file.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import build_backbone
+        >>> from svfseg.config import BackboneConfig
+        >>> config = BackboneConfig("test_resnet", weights="none", output_stride=16)
+        >>> backbone = build_backbone(config).eval()
+        >>> features = backbone.encode(255 * torch.rand(1, 3, 64, 64))
+        >>> features.layer4.shape[-2:]
+        torch.Size([4, 4])
     """
     if config.name in BACKBONES:
         return BACKBONES[config.name](config)

@@ -51,6 +51,15 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         InputError: no factored layer, layers of different configurations, or the path holds
             something other than an adapter.
         OSError: writing failed; what was at the path is still there.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import apply_svf, save_adapter
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> _ = apply_svf(net)
+        >>> folder = save_adapter(net, "adapter")
+        >>> sorted(file.name for file in folder.iterdir())
+        ['adapter.json', 'adapter.safetensors']
     """
     path = Path(path)
     summary = svf_summary(model)
@@ -112,6 +121,20 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
         MissingFileError: no adapter at the path.
         InputError: the files are damaged or of another format version, the architecture or the
             base weights differ, or the trained function could not be rebuilt here.
+
+    Example:
+        >>> import copy
+        >>> import torch
+        >>> from svfseg import apply_svf, load_adapter, save_adapter, svf_parameters
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> base = copy.deepcopy(net)
+        >>> _ = apply_svf(net)
+        >>> with torch.no_grad():
+        ...     _ = next(iter(svf_parameters(net))).mul_(2)
+        >>> _ = load_adapter(base, save_adapter(net, "adapter"))
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> torch.allclose(base(image), net(image), atol=1e-4)
+        True
     """
     refuse_wrapped(model)
     path = Path(path)

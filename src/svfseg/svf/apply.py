@@ -129,6 +129,16 @@ def apply_svf(
         InputError: nothing matches; a selected layer is factored already (merge first), is
             parametrized or shares its weight tensor with another layer; the model is wrapped
             (DataParallel, torch.compile); an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import apply_svf, svf_parameters
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> net = net.requires_grad_(False)  # what is not factored stays as it was
+        >>> summary = apply_svf(net, target_modules=["0"])
+        >>> summary.trained
+        8
+        >>> optimizer = torch.optim.SGD(svf_parameters(net), lr=0.01)
     """
     letters = _letters(train)
     if scale not in SCALES:
@@ -143,6 +153,14 @@ def svf_parameters(model: nn.Module) -> list[nn.Parameter]:
 
     Raises:
         InputError: the model has no factored layer.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import apply_svf, svf_parameters
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> _ = apply_svf(net)
+        >>> sum(parameter.numel() for parameter in svf_parameters(net))
+        12
     """
     return [
         getattr(layer, name)
@@ -157,7 +175,17 @@ def plan_svf(
     exclude_modules: Selection = None,
     train: str | Iterable[str] = "S",
 ) -> Summary:
-    """Show what `apply_svf` would do with the same arguments; nothing is factored or changed."""
+    """Show what `apply_svf` would do with the same arguments; nothing is factored or changed.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import plan_svf
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> plan_svf(net).trained  # one singular value per row or column, whichever are fewer
+        12
+        >>> plan_svf(net, ["1"]).trained
+        4
+    """
     letters = _letters(train)
     rows = []
     for name, layer in select_layers(model, target_modules, exclude_modules):
@@ -176,6 +204,14 @@ def svf_summary(model: nn.Module, only: Iterable[str] | None = None) -> Summary:
 
     Raises:
         InputError: the model has no factored layer.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import apply_svf, svf_summary
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> _ = apply_svf(net)
+        >>> svf_summary(net, only=["0"]).trained
+        8
     """
     names = None if only is None else set(only)
     return Summary(
@@ -208,6 +244,17 @@ def merge_svf(model: nn.Module) -> nn.Module:
 
     Raises:
         InputError: the model has no factored layer.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import apply_svf, merge_svf
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> _ = apply_svf(net)
+        >>> merge_svf(net)
+        Sequential(
+          (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): Conv2d(8, 4, kernel_size=(1, 1), stride=(1, 1))
+        )
     """
     layers = _require_factored(model)
     unfuse(model)

@@ -73,6 +73,15 @@ def fuse(model: nn.Module) -> int:
 
     Returns:
         Number of normalisations that can be folded.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import apply_svf, fuse
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+        >>> net = net.requires_grad_(False).eval()
+        >>> _ = apply_svf(net)
+        >>> fuse(net)
+        1
     """
     names = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
     pairs = [p for p in _pairs(model) if all(names[id(o._modules[n])] == 1 for o, n in p)]

@@ -386,6 +386,14 @@ def set_route(model: nn.Module, route: Route) -> nn.Module:
 
     Raises:
         InputError: no such route, or no factored layer.
+
+    Example:
+        >>> import torch
+        >>> from svfseg import apply_svf, set_route
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        >>> _ = apply_svf(net)
+        >>> set_route(net, "factored") is net
+        True
     """
     if route not in ROUTES:
         raise InputError(f"route is {route!r}: expected one of {', '.join(ROUTES)}")

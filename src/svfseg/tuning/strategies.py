@@ -59,6 +59,15 @@ def tune(
     Raises:
         InputError: an unknown strategy, settings it cannot use, or nothing in the stages that it
             could train.
+
+    Example:
+        >>> from svfseg.config import BackboneConfig, ModelConfig, TuningConfig
+        >>> from svfseg.models import build_model
+        >>> backbone = BackboneConfig("test_resnet", "none")
+        >>> head = build_model(ModelConfig("baseline", hidden=16, backbone=backbone))
+        >>> of_head, of_backbone = tune(head, TuningConfig(strategy="bias", stages=(4,)))
+        >>> all(parameter.requires_grad for parameter in of_backbone)
+        True
     """
     strategy, backbone = find_strategy(config.strategy), head.backbone
     backbone.requires_grad_(False)
