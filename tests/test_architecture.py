@@ -5,6 +5,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_every_package_has_its_paragraph() -> None:
     for path in SOURCE.iterdir():
         if path.is_dir() and path.name != "__pycache__":
             assert f"**{path.name}**" in text
+
+
+def test_every_package_is_a_layer_as_a_whole() -> None:
+    """A layer that names one module of a package lets the others import what they like."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    (contract,) = [c for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
+    named = {
+        re.sub(r"[()\s]", "", n) for layer in contract["layers"] for n in re.split("[|:]", layer)
+    }
+    homes = {p.stem for p in SOURCE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert named == {f"svfseg.{home}" for home in homes - {"__init__", "__main__"}}
 
 
 def test_the_method_imports_only_torch_and_safetensors() -> None:
