@@ -17,50 +17,50 @@ logger = logging.getLogger(__name__)
 OTHER_ENDS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".dcm", ".nii")
 
 
-def find_images(given: Sequence[Path], none: bool = False) -> list[Path]:
+def find_images(places: Sequence[Path], none: bool = False) -> list[Path]:
     """List images of files and folders (not of folders in them), in order, each name once.
 
     Args:
-        given: files and folders.
+        places: files and folders.
         none: whether there may be no image.
 
     Raises:
         MissingFileError: a path is not there.
         InputError: two images whose masks would have one name, or no image.
     """
-    found: list[Path] = []
-    for path in given:
+    paths: list[Path] = []
+    for path in places:
         if path.is_dir():
             inside = sorted(path.iterdir())
-            found += [p for p in inside if p.suffix.lower() in IMAGE_ENDS]
+            paths += [p for p in inside if p.suffix.lower() in IMAGE_ENDS]
             other = [p.name for p in inside if p.suffix.lower() in OTHER_ENDS]
-            if other and found:
+            if other and paths:
                 logger.warning(
                     "left out %d file(s) that are not read, first %s: save them as PNG or JPEG",
                     len(other),
                     other[0],
                 )
         elif path.is_file():
-            found.append(path)
+            paths.append(path)
         else:
             raise MissingFileError(f"no image or folder at {path}")
-    seen: dict[str, Path] = {}
-    for path in dict.fromkeys(found):
-        if path.stem in seen:
+    by_name: dict[str, Path] = {}
+    for path in dict.fromkeys(paths):
+        if path.stem in by_name:
             raise InputError(
-                f"{seen[path.stem]} and {path} have one name: their masks would overwrite each "
+                f"{by_name[path.stem]} and {path} have one name: their masks would overwrite each "
                 "other"
             )
-        seen[path.stem] = path
-    if not seen and not none:
-        where, ends = ", ".join(map(str, given)), ", ".join(IMAGE_ENDS)
-        raise InputError(f"no images in {where} ({ends}){_elsewhere(given)}")
-    return list(seen.values())
+        by_name[path.stem] = path
+    if not by_name and not none:
+        where, ends = ", ".join(map(str, places)), ", ".join(IMAGE_ENDS)
+        raise InputError(f"no images in {where} ({ends}){_elsewhere(places)}")
+    return list(by_name.values())
 
 
-def _elsewhere(given: Sequence[Path]) -> str:
+def _elsewhere(places: Sequence[Path]) -> str:
     """What folders without images hold instead, for a message."""
-    inside = [p for folder in given if folder.is_dir() for p in sorted(folder.iterdir())]
+    inside = [p for folder in places if folder.is_dir() for p in sorted(folder.iterdir())]
     below = [
         p for p in inside if p.is_dir() and any(q.suffix.lower() in IMAGE_ENDS for q in p.iterdir())
     ]

@@ -50,19 +50,19 @@ def read_marks(path: str | Path, names: Sequence[str], image: Array | None = Non
         listed = [(kind, mark) for kind in content for mark in _own(content[kind])]
     ids = {"background": 0, "_background_": 0}
     ids |= {name: i for i, name in enumerate(names, start=1)}
-    found: Marks = {}
+    marks_by_kind: Marks = {}
     for kind, mark in listed:
         owner = mark["class"]
         class_id = owner if isinstance(owner, int) else ids.get(str(owner))
         if class_id is not None:
-            found.setdefault(kind, []).append({"points": mark["points"], "class": class_id})
-    if not any(mark["class"] for marks in found.values() for mark in marks):
+            marks_by_kind.setdefault(kind, []).append({"points": mark["points"], "class": class_id})
+    if not any(mark["class"] for marks in marks_by_kind.values() for mark in marks):
         labels = sorted({str(mark["class"]) for _, mark in listed})
         raise InputError(
             f"{path} marks {', '.join(labels) or 'nothing'}: expected {' or '.join(names)} "
             "(the names of the classes)"
         )
-    return found
+    return marks_by_kind
 
 
 def marked_labels(path: str | Path) -> list[str]:

@@ -55,16 +55,16 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
     if unknown:
         raise InputError(f"unknown kind of marks {unknown[0]}: expected {', '.join(KINDS)}")
     height, width = image.shape[:2]
-    found = {kind: [_read(m, kind, classes, (width, height)) for m in marks.get(kind, ())]
+    points_of = {kind: [_read(m, kind, classes, (width, height)) for m in marks.get(kind, ())]
              for kind in KINDS}  # fmt: skip
     mask = np.zeros((height, width), np.uint8)
-    grown = [(k, c, p) for k in ("boxes", "scribbles", "clicks") for c, p in found[k]]
+    grown = [(k, c, p) for k in ("boxes", "scribbles", "clicks") for c, p in points_of[k]]
     for class_id in sorted({c for _, c, _ in grown if c}):
         region = _grow(image, grown, class_id)
         mask[region == 1] = class_id
         mask[(region == UNKNOWN) & (mask == 0)] = UNKNOWN
     drawn = Image.fromarray(mask)
-    for class_id, points in found["polygons"]:
+    for class_id, points in points_of["polygons"]:
         if len(points) < 3:
             raise InputError(f"a polygon has {len(points)} points: expected 3 or more")
         ImageDraw.Draw(drawn).polygon([tuple(p) for p in points], fill=class_id)

@@ -49,7 +49,7 @@ def things(mask: Array) -> list[Thing]:
     Args:
         mask: (height, width) of ids, 0 being background.
     """
-    found = []
+    result = []
     for class_id in sorted(set(np.unique(mask).tolist()) - {0, 255}):
         numbered = number_parts(mask == class_id)
         for number in range(1, int(numbered.max()) + 1):
@@ -62,8 +62,8 @@ def things(mask: Array) -> list[Thing]:
             ]
             rings = sorted((r for r in rings if len(r) > 3), key=lambda ring: -abs(_area(ring)))
             if rings:
-                found.append(Thing(class_id, part, rings[0], rings[1:]))
-    return found
+                result.append(Thing(class_id, part, rings[0], rings[1:]))
+    return result
 
 
 def write_png(folder: Path, named: Named) -> None:
@@ -166,13 +166,13 @@ def join_coco(folder: Path) -> Path:
         classes = part["classes"]
         for annotation in part["annotations"]:
             annotations.append({"id": len(annotations) + 1, "image_id": number, **annotation})
-    whole = {
+    document = {
         "images": images,
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
     }
     path = folder / "coco.json"
-    write_json(path, whole, None)
+    write_json(path, document, None)
     return path
 
 

@@ -151,13 +151,13 @@ def verify(root: str | Path, name: str, convention: Convention) -> ListReport:
     problems = []
     for file, (height, width) in zip(part.names, part.sizes, strict=True):
         try:
-            found = image_size(root / name / file)
+            actual = image_size(root / name / file)
         except (OSError, ValueError) as error:
             problems.append(str(error))
             continue
-        if found != (height, width):
+        if actual != (height, width):
             problems.append(
-                f"{file}: the image is {found[1]}x{found[0]}, its annotations are for "
+                f"{file}: the image is {actual[1]}x{actual[0]}, its annotations are for "
                 f"{width}x{height}"
             )
     index = coco20i(root, (name,), convention)

@@ -92,7 +92,7 @@ class Split:
     def with_enough(self, shot: int) -> "Split":
         """Leave out the classes that have too few images for an episode."""
         images = {c: i for c, i in self.images.items() if len(i) > shot}
-        positions = {i for found in images.values() for i in found}
+        positions = {i for group in images.values() for i in group}
         queries = tuple(i for i in self.queries if i in positions)
         return Split(self.index, tuple(images), queries, images)
 
@@ -144,8 +144,8 @@ def split(
     return Split(
         index=index,
         classes=wanted,
-        queries=tuple(i for i, found in enumerate(large) if found),
-        images={c: tuple(i for i, found in enumerate(large) if c in found) for c in wanted},
+        queries=tuple(i for i, class_ids in enumerate(large) if class_ids),
+        images={c: tuple(i for i, class_ids in enumerate(large) if c in class_ids) for c in wanted},
     )
 
 
@@ -183,20 +183,20 @@ def base_split(
     return split(index, index.base(fold), keep)
 
 
-def take(whole: Split, count: int) -> Split:
+def take(source: Split, count: int) -> Split:
     """Take ``count`` images, class by class in turn; a larger count includes a smaller one.
 
     Raises:
         InputError: the split has fewer images.
     """
-    if not 0 < count <= len(whole.queries):
+    if not 0 < count <= len(source.queries):
         raise InputError(
-            f"data.train_count is {count}: {whole.index.name} has {len(whole.queries)} images "
+            f"data.train_count is {count}: {source.index.name} has {len(source.queries)} images "
             "to train on"
         )
     waiting = {
-        c: sorted(images, key=lambda i: crc32(f"part {whole.index.items[i]}".encode()))
-        for c, images in whole.images.items()
+        c: sorted(images, key=lambda i: crc32(f"part {source.index.items[i]}".encode()))
+        for c, images in source.images.items()
     }
     chosen: dict[int, None] = {}
     while len(chosen) < count:
@@ -205,7 +205,7 @@ def take(whole: Split, count: int) -> Split:
                 images.pop(0)
             if images and len(chosen) < count:
                 chosen[images.pop(0)] = None
-    return split(whole.index, whole.classes, chosen.__contains__)
+    return split(source.index, source.classes, chosen.__contains__)
 
 
 def read_list(path: Path) -> list[str]:

@@ -95,8 +95,8 @@ def logits_at_original(logits: Tensor, height: int, width: int) -> Tensor:
         (channels, height, width).
     """
     side = max(height, width)
-    whole = F.interpolate(logits[None], (side, side), mode="bilinear", align_corners=True)[0]
-    return whole[:, :height, :width]
+    enlarged = F.interpolate(logits[None], (side, side), mode="bilinear", align_corners=True)[0]
+    return enlarged[:, :height, :width]
 
 
 def augment(
@@ -160,9 +160,9 @@ def crop(
     best, box = -1, (0, 0)
     for _ in range(CROP_TRIES):
         top, left = (int(rng.integers(0, side - size + 1)) for side in (height, width))
-        kept = int(marked[top : top + size, left : left + size].sum())
-        if kept > best:
-            best, box = kept, (top, left)
+        marked_pixels = int(marked[top : top + size, left : left + size].sum())
+        if marked_pixels > best:
+            best, box = marked_pixels, (top, left)
         if best >= math.floor(CROP_KEEPS * total):
             break
     top, left = box

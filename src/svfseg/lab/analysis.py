@@ -184,21 +184,21 @@ def pictures(
     rows = []
     device = next(before.parameters()).device
     for image, mask, class_id in queries_of(source, chosen[:PICTURES], config.data.size):
-        shown = np.asarray(image[0].permute(1, 2, 0).clamp(0, 255).byte().numpy())
+        pixels = np.asarray(image[0].permute(1, 2, 0).clamp(0, 255).byte().numpy())
         inside = (mask != 255).numpy()
         rows_, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
         window = (slice(0, rows_[-1] + 1), slice(0, columns[-1] + 1))
         row: dict[str, Any] = {
             "name": source.index.classes[class_id - 1],
-            "truth": _uri(overlay(shown, (mask == 1).numpy())[window]),
+            "truth": _uri(overlay(pixels, (mask == 1).numpy())[window]),
             "maps": [],
         }
         with torch.inference_mode():
             features = [backbone(image.to(device)) for backbone in (before, after)]
         for stage in (3, 4):
-            maps = [activation(found[stage]).cpu() for found in features]
+            maps = [activation(stages[stage]).cpu() for stages in features]
             for when, heat in zip(("before", "after"), maps, strict=True):
-                picture = _uri(heated(shown, heat)[window])
+                picture = _uri(heated(pixels, heat)[window])
                 row["maps"].append({"stage": STAGES[stage], "when": when, "picture": picture})
         rows.append(row)
     return rows

@@ -83,8 +83,8 @@ def difference(
         if not np.array_equal(a.classes, b.classes):
             raise InputError("the runs to compare were scored on different episodes")
         n = len(a.classes)
-        whole = np.ones((1, n))
-        values.append(float(resampled_miou(a, whole)[0] - resampled_miou(b, whole)[0]))
+        every_run = np.ones((1, n))
+        values.append(float(resampled_miou(a, every_run)[0] - resampled_miou(b, every_run)[0]))
         counts = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
         sampled.append(resampled_miou(a, counts) - resampled_miou(b, counts))
     table = np.stack(sampled)

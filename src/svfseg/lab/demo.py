@@ -177,8 +177,8 @@ def _examples(arms: Sequence[Arm], seed: int) -> list[dict[str, Any]]:
     each = EXAMPLES // len(source.classes)
     chosen = [e for c in source.classes for e in [x for x in drawn if x.class_id == c][:each]]
     rows = []
-    shown = TestEpisodes(source.index, chosen, config.data.size)
-    for item in (shown[i] for i in range(len(shown))):
+    examples = TestEpisodes(source.index, chosen, config.data.size)
+    for item in (examples[i] for i in range(len(examples))):
         query, support = (_picture(item[name]) for name in ("query", "support"))
         class_id, target = item["class_id"], item["target"]
         row: dict[str, Any] = {
@@ -191,10 +191,10 @@ def _examples(arms: Sequence[Arm], seed: int) -> list[dict[str, Any]]:
         for model in models:
             with torch.inference_mode():
                 inputs = (item[name][None] for name in ("query", "support", "support_mask"))
-                found = model(*inputs)[0].argmax(dim=0)
+                prediction = model(*inputs)[0].argmax(dim=0)
             meter = IoUMeter({class_id: row["name"]})
-            meter.update(found, target, class_id)
-            picture = overlay(query, (found.bool() & (target != 255)).numpy())
+            meter.update(prediction, target, class_id)
+            picture = overlay(query, (prediction.bool() & (target != 255)).numpy())
             row["predictions"].append({"picture": _uri(picture), "iou": meter.miou()})
         rows.append(row)
     return rows

@@ -37,7 +37,7 @@ def masks_of(episodes: Sequence[Episode]) -> dict[int, tuple[int, ...]]:
         classes[episode.query]
         for position in episode.support:
             classes[position].add(episode.class_id)
-    return {position: tuple(sorted(found)) for position, found in classes.items()}
+    return {position: tuple(sorted(class_ids)) for position, class_ids in classes.items()}
 
 
 class FeatureCache:

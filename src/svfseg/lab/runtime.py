@@ -103,8 +103,8 @@ class MetricsLog:
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():  # a resumed run forgets what came after its checkpoint
-            kept = [line for line in read_json_lines(self.path) if line["step"] <= from_step]
-            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            earlier = [line for line in read_json_lines(self.path) if line["step"] <= from_step]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -126,7 +126,7 @@ class MetricsLog:
 
 def _commit() -> str | None:
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True,
             text=True,
@@ -135,4 +135,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return process.stdout.strip() or None

@@ -62,7 +62,7 @@ def layer_spectra(before: Backbone, after: Backbone) -> list[LayerSpectrum]:
         before: with the base weights.
         after: trained, factored or plain.
     """
-    found = []
+    spectra = []
     layers = dict(after.named_modules())
     for name, layer in before.named_modules():
         if not isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -71,13 +71,13 @@ def layer_spectra(before: Backbone, after: Backbone) -> list[LayerSpectrum]:
         stage = int(name.removeprefix("layer")[0])
         if isinstance(other, FactoredLayer) and other.svf_train == "S":
             start = factorize_layer(layer).s
-            found.append(_spectrum(name, stage, start, other.singular_values))
+            spectra.append(_spectrum(name, stage, start, other.singular_values))
             continue
         weights = layer.weight.detach(), _plain_weight(other)
         if not torch.equal(*weights):
             values = [torch.linalg.svdvals(_matrices(layer, w).double()) for w in weights]
-            found.append(_spectrum(name, stage, *values))
-    return found
+            spectra.append(_spectrum(name, stage, *values))
+    return spectra
 
 
 def _spectrum(name: str, stage: int, before: Tensor, after: Tensor) -> LayerSpectrum:
@@ -88,8 +88,8 @@ def _spectrum(name: str, stage: int, before: Tensor, after: Tensor) -> LayerSpec
 
 def _plain_weight(layer: Any) -> Tensor:
     if is_lora(layer):  # the addition counts
-        whole: Tensor = layer.get_base_layer().weight + layer.get_delta_weight("default")
-        return whole.detach()
+        tuned_weight: Tensor = layer.get_base_layer().weight + layer.get_delta_weight("default")
+        return tuned_weight.detach()
     weight = weight_of(layer).detach()
     if not isinstance(layer, Scaled):
         return weight

@@ -165,11 +165,11 @@ def choices(study: Study, out: Path) -> dict[str, Settings]:
 
 def inherited(study: Study, arm: str, chosen: Mapping[str, Settings]) -> Settings:
     """Collect the settings that an arm takes from the search of others."""
-    found: Settings = {}
+    settings_of_others: Settings = {}
     for setting, source in study.search.get("inherit", {}).items():
         if source != arm and setting in chosen.get(source, {}):
-            found[setting] = chosen[source][setting]
-    return found
+            settings_of_others[setting] = chosen[source][setting]
+    return settings_of_others
 
 
 def final_jobs(study: Study, chosen: Mapping[str, Settings]) -> list[Job]:
@@ -178,8 +178,10 @@ def final_jobs(study: Study, chosen: Mapping[str, Settings]) -> list[Job]:
     for point in _points(study.grid):
         for arm, settings in study.arms.items():
             searched = {**inherited(study, arm, chosen), **chosen.get(arm, {})}
-            whole = filled(merged(study.train, nested(searched), settings, nested(point)), point)
-            jobs.append(Job(_name(arm, point), arm, point, whole, searched))
+            all_settings = filled(
+                merged(study.train, nested(searched), settings, nested(point)), point
+            )
+            jobs.append(Job(_name(arm, point), arm, point, all_settings, searched))
     return jobs
 
 
@@ -292,37 +294,37 @@ def write_tables(study: Study, out: Path) -> None:
 
 def nested(settings: Mapping[str, Any]) -> Settings:
     """Nest settings whose names may be dotted ("optim.lr")."""
-    found: Settings = {}
+    tree: Settings = {}
     for key, value in settings.items():
-        head, _, rest = str(key).partition(".")
-        inner = nested({rest: value}) if rest else value
+        head, _, tail = str(key).partition(".")
+        inner = nested({tail: value}) if tail else value
         inner = nested(inner) if isinstance(inner, Mapping) else inner
-        both = isinstance(inner, Mapping) and isinstance(found.get(head), Mapping)
-        found[head] = merged(found[head], inner) if both else inner
-    return found
+        both = isinstance(inner, Mapping) and isinstance(tree.get(head), Mapping)
+        tree[head] = merged(tree[head], inner) if both else inner
+    return tree
 
 
 def merged(*parts: Mapping[str, Any]) -> Settings:
     """Merge nested settings, later ones over earlier ones."""
-    whole: Settings = {}
+    result: Settings = {}
     for part in parts:
         for key, value in part.items():
-            both = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
-            whole[key] = merged(whole[key], value) if both else value
-    return whole
+            both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+            result[key] = merged(result[key], value) if both else value
+    return result
 
 
 def filled(settings: Settings, point: Settings) -> Settings:
     """Fill in texts that name a setting of the grid ("runs/base_fold={data.fold}")."""
-    whole: Settings = {}
+    result: Settings = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
             value = filled(dict(value), point)
         elif isinstance(value, str):
-            for name, given in point.items():
-                value = value.replace("{" + name + "}", str(given))
-        whole[key] = value
-    return whole
+            for name, replacement in point.items():
+                value = value.replace("{" + name + "}", str(replacement))
+        result[key] = value
+    return result
 
 
 def _points(grid: Mapping[str, list[Any]]) -> Iterator[Settings]:

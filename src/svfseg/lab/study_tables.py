@@ -24,25 +24,25 @@ def summary(
     """
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for arm in dict.fromkeys(arm for arm, _, _ in rows):
-        found = [(point, row) for a, point, row in rows if a == arm and "miou" in row]
-        if not found:
+        matching = [(point, row) for a, point, row in rows if a == arm and "miou" in row]
+        if not matching:
             continue
         pairs = [
             (records[arm, json.dumps(point)], records[reference, json.dumps(point)])
-            for point, _ in found
+            for point, _ in matching
             if arm != reference and (reference, json.dumps(point)) in records
         ]
-        first = found[0][1]
+        first = matching[0][1]
         cells = [
             arm,
-            str(len(found)),
+            str(len(matching)),
             f"{first['trained']:,}",
             f"{first['task bytes'] / 1e3:,.1f}",
             f"{first['step operations'] / 1e9:.2f}",
             f"{first['kept bytes'] / 1e6:.1f}",
             ", ".join(f"{first[k]:g}" for k in ("optim.lr", "tuning.lr") if k in first),
-            spread([row["miou"] for _, row in found]),
-            spread([row["fb_iou"] for _, row in found]),
+            spread([row["miou"] for _, row in matching]),
+            spread([row["fb_iou"] for _, row in matching]),
         ]
         if pairs:
             gap = difference(pairs)

@@ -120,8 +120,8 @@ class BAM(EpisodicHead):
         if stages and isinstance(self.backbone, WholeBackbone):
             raise InputError("bam needs a backbone that can be cut into stages to tune it")
         for index in sorted(set(stages)):
-            kept = copy.deepcopy(self.backbone.stage(index)).requires_grad_(False).eval()
-            self.base_stages[f"layer{index}"] = kept
+            frozen_stage = copy.deepcopy(self.backbone.stage(index)).requires_grad_(False).eval()
+            self.base_stages[f"layer{index}"] = frozen_stage
 
     def train(self, mode: bool = True) -> "BAM":
         """Set the mode, but for the base learner's."""
@@ -266,8 +266,8 @@ class BAM(EpisodicHead):
             x = self.backbone.normalize(image) if start == 0 else shallow[start - 2]
             for index in range(start, STAGES):
                 name = f"layer{index}"
-                kept = name in self.base_stages
-                x = (self.base_stages[name] if kept else self.backbone.stage(index))(x)
+                is_copied = name in self.base_stages
+                x = (self.base_stages[name] if is_copied else self.backbone.stage(index))(x)
             own: Tensor = self.learner_base(x)
             return own
 

@@ -91,8 +91,8 @@ class Dense(EpisodicHead):
     ) -> tuple[DenseQuery | None, list[DenseSupport]]:
         """See `Head.encode`."""
         described = describe(self.backbone.encode(image))
-        seen = DenseQuery(described) if query else None
-        return seen, [show(described[0], mask) for mask in masks]
+        query_features = DenseQuery(described) if query else None
+        return query_features, [show(described[0], mask) for mask in masks]
 
     def decode(
         self,

@@ -268,5 +268,5 @@ class _Completed(nn.Module):
 
 
 def _revive(kind: type[nn.Module]) -> nn.Module:
-    whole = _completed(kind)
-    return whole.__new__(whole)
+    completed_class = _completed(kind)
+    return completed_class.__new__(completed_class)

@@ -137,22 +137,22 @@ class Matching(nn.Module):
             masks: (height, width) each; 1 is the class.
             query: whether the query's view is wanted.
         """
-        seen = None
+        query_features = None
         if query:
             features = backbone.deepen(shallow)
-            seen = QueryFeatures(self.down_query(middle(features)), features.layer4)
+            query_features = QueryFeatures(self.down_query(middle(features)), features.layer4)
         supports, reduced = [], None
         for values in masks:
             mask = (values == 1).to(shallow[0].dtype)[None, None]
-            shown = backbone.deepen(shallow, partial(_masked, mask=mask))
+            deepened = backbone.deepen(shallow, partial(_masked, mask=mask))
             if reduced is None:
-                reduced = self.down_supp(middle(shown))
+                reduced = self.down_supp(middle(deepened))
             prototype = masked_average_pooling(reduced, resize(mask, reduced.shape[-2:]))
-            inside = resize(mask, shown.layer4.shape[-2:])[0, 0].flatten() > 0
+            inside = resize(mask, deepened.layer4.shape[-2:])[0, 0].flatten() > 0
             if not bool(inside.all()):
                 inside[torch.nonzero(~inside)[0]] = True  # one column of zeros
-            supports.append(SupportFeatures(prototype, shown.layer4[0].flatten(1)[:, inside]))
-        return seen, supports
+            supports.append(SupportFeatures(prototype, deepened.layer4[0].flatten(1)[:, inside]))
+        return query_features, supports
 
     def compare(
         self, queries: Sequence[QueryFeatures], supports: Sequence[Sequence[SupportFeatures]]

@@ -80,8 +80,8 @@ def load_weights(net: Stateful, tensors: dict[str, Tensor], source: str) -> None
         problems.append(f"has the unknown {', '.join(extra[:3])}{_more(extra)}")
     if shapes:
         key = next(k for k in expected if k in shapes)
-        found, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
-        problems.append(f"has {key} of shape {found}, expected {wanted}{_more(shapes, 1)}")
+        actual, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
+        problems.append(f"has {key} of shape {actual}, expected {wanted}{_more(shapes, 1)}")
     if problems:
         raise InputError(f"{source} does not fit the network: it {'; it '.join(problems)}")
     net.load_state_dict({k: tensors.get(k, v) for k, v in expected.items()})

@@ -170,16 +170,16 @@ def adapt(
         report: called after each step.
 
     Raises:
-        InputError: a strategy that is not offered, or a loss that is no number.
+        InputError: a strategy that is not offered, or a loss that is not a number.
     """
     count = _Count(report)
     preset = PRESETS[tuning_of(strategy).strategy]
     rate = preset.lr if lr is None else lr
     most = preset.steps if steps is None else steps
 
-    def tuning(shown: Sequence[Support], at: float, number: int) -> _Tuning:
+    def tuning(some: Sequence[Support], at: float, number: int) -> _Tuning:
         head = tunable_copy(base, strategy, seed).to(device)
-        return _Tuning(head, shown, classes, size, at, (seed, number), count)
+        return _Tuning(head, some, classes, size, at, (seed, number), count)
 
     chosen = _Chosen(Preset(rate, most), {}, {})
     left_out = _left_out(supports, classes) if steps is None and score is not None else []
@@ -239,7 +239,7 @@ def _choose(
         run.advance(half)
     race = {at: score(run.head, *parts[0]) for at, run in first.items()}
     rate = max(rates, key=lambda at: race[at])
-    runs = [first[rate], *(tuning(rest, rate, i) for i, (rest, _) in enumerate(parts[1:], 1))]
+    runs = [first[rate], *(tuning(others, rate, i) for i, (others, _) in enumerate(parts[1:], 1))]
     held_out = {Preset(rate, 0): mean(score(plain, *part) for part in parts)}
     until, gain = half, math.inf
     while until <= most * LONGER and (until <= most or gain > GAIN):
@@ -247,9 +247,9 @@ def _choose(
             count.expected = count.done + len(runs) * until // 2 + until
         for run in runs:
             run.advance(until)
-        found = mean(score(run.head, *part) for run, part in zip(runs, parts, strict=True))
-        gain = found - max(held_out.values())
-        held_out[Preset(rate, until)] = found
+        left_out_iou = mean(score(run.head, *part) for run, part in zip(runs, parts, strict=True))
+        gain = left_out_iou - max(held_out.values())
+        held_out[Preset(rate, until)] = left_out_iou
         until *= 2
     preset = max(held_out, key=lambda tried: (held_out[tried], -tried.steps))
     return _Chosen(preset, held_out, race)
@@ -257,12 +257,12 @@ def _choose(
 
 def _left_out(supports: Sequence[Support], classes: Sequence[int], most: int = 2) -> list[int]:
     """Groups to leave out, one after the other: of classes that have enough without them."""
-    found: dict[int, None] = {}
+    candidates: dict[int, None] = {}
     for class_id in classes:
         groups = sorted({s.group for s in supports if s.shows(class_id)})
         if len(groups) >= ENOUGH:
-            found |= dict.fromkeys(groups[:: -(-len(groups) // most)])
-    return list(found)[:most]
+            candidates |= dict.fromkeys(groups[:: -(-len(groups) // most)])
+    return list(candidates)[:most]
 
 
 class _Count:
@@ -308,8 +308,8 @@ class _Tuning:
         rng = np.random.default_rng((*self.seed, step))
         device = self.parameters[0].device
         episode = _episode(self.pools, self.size, rng)
-        query, shown, masks, target = (t[None].to(device) for t in episode)
-        logits = self.head(query, shown, masks)
+        query, support, masks, target = (t[None].to(device) for t in episode)
+        logits = self.head(query, support, masks)
         loss = F.cross_entropy(logits.float(), target.long(), ignore_index=255)
         if not torch.isfinite(loss):
             raise InputError(f"the loss is {float(loss)} at step {step}: lower lr")
@@ -351,17 +351,17 @@ def _episode(
     """
     class_id = int(rng.choice(np.asarray(list(pools))))
     having, without = pools[class_id]
-    shown = having[rng.integers(len(having))]
-    others = [s for s in having if s.group != shown.group] or [shown]
-    asked = others[rng.integers(len(others))]
+    support = having[rng.integers(len(having))]
+    others = [s for s in having if s.group != support.group] or [support]
+    query_source = others[rng.integers(len(others))]
     if rng.random() < WITHOUT:
-        asked = without[rng.integers(len(without))]
-    image, mask = _augmented(shown, class_id, size, rng)
+        query_source = without[rng.integers(len(without))]
+    image, mask = _augmented(support, class_id, size, rng)
     for _ in range(3):  # a crop may lose a small class
         if (mask == 1).any():
             break
-        image, mask = _augmented(shown, class_id, size, rng)
-    query, target = _augmented(asked, class_id, size, rng)
+        image, mask = _augmented(support, class_id, size, rng)
+    query, target = _augmented(query_source, class_id, size, rng)
     return query, image[None], mask[None], target
 
 

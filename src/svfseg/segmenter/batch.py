@@ -60,13 +60,13 @@ def predict_folder(
         raise InputError(f"unknown format {unknown[0]}: expected {', '.join(WRITERS)}")
     images = find_images(queries, none=watch)
     out.mkdir(parents=True, exist_ok=True)
-    kept = {"task": task, "formats": sorted(formats)}
-    lines = _read_log(out, kept)
+    header = {"task": task, "formats": sorted(formats)}
+    lines = _read_log(out, header)
     start, done = time.perf_counter(), 0
     problems: dict[Path, str] = {}
     with (out / LOG).open("a", encoding="utf-8", newline="\n") as log:
         if not lines and log.tell() == 0:
-            log.write(json.dumps(kept) + "\n")
+            log.write(json.dumps(header) + "\n")
         while True:
             waiting = [p for p in images if not _is_done(p, lines) and p not in problems]
             if report is not None and not watch and len(waiting) < len(images):
@@ -102,38 +102,38 @@ def predict_folder(
 def _predict(
     segmenter: FewShotSegmenter, path: Path, image: Array, out: Path, formats: Sequence[str]
 ) -> dict[str, Any]:
-    (found,) = segmenter.iter_predict([image])
-    named = Named(path, found.mask, found.classes, found.confidence)
+    (prediction,) = segmenter.iter_predict([image])
+    named = Named(path, prediction.mask, prediction.classes, prediction.confidence)
     for name in dict.fromkeys(("png", *formats)):
         WRITERS[name](out, named)
     with replace_file(out / f"{path.stem}_overlay.jpg") as fresh:
-        Image.fromarray(drawn(image, found)).save(fresh, "JPEG", quality=90)
+        Image.fromarray(drawn(image, prediction)).save(fresh, "JPEG", quality=90)
     shares = {
-        name: round(float((found.mask == i).mean()), 5)
-        for i, name in enumerate(found.classes, start=1)
+        name: round(float((prediction.mask == i).mean()), 5)
+        for i, name in enumerate(prediction.classes, start=1)
     }
     return {
         "image": os.path.abspath(path),
         "state": _state(path),
         "mask": f"{path.stem}.png",
         "share": shares,
-        "confidence": found.confidence,
+        "confidence": prediction.confidence,
         "support": segmenter.is_support(image),
     }
 
 
-def drawn(image: Array, found: Segmentation) -> Array:
+def drawn(image: Array, prediction: Segmentation) -> Array:
     """Draw all classes over an image."""
-    colors = palette(len(found.classes))
-    for i in range(1, len(found.classes) + 1):
-        part = (found.mask == i).astype("uint8")
+    colors = palette(len(prediction.classes))
+    for i in range(1, len(prediction.classes) + 1):
+        part = (prediction.mask == i).astype("uint8")
         if part.any():
-            color = (255, 64, 32) if len(found.classes) == 1 else colors[i]
+            color = (255, 64, 32) if len(prediction.classes) == 1 else colors[i]
             image = overlay(image, part, color)
     return image
 
 
-def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _read_log(out: Path, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
     path = out / LOG
     if not path.is_file() or not path.read_text().strip():
         return {}
@@ -144,12 +144,12 @@ def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
         raise InputError(
             f"{path} is damaged: choose another folder, or remove it", settings=("out",)
         ) from error
-    if task != kept["task"]:
+    if task != header["task"]:
         raise InputError(
             f"{out} holds predictions of another task: choose another folder, or remove it",
             settings=("out",),
         )
-    if formats != kept["formats"]:
+    if formats != header["formats"]:
         raise InputError(
             f"{out} was made with the formats {' '.join(formats)}: give those again, or choose "
             "another folder",
@@ -165,8 +165,8 @@ def _read_log(out: Path, kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _state(path: Path) -> list[int]:
     """What changes with a file's content: its size and when it was written, in ns."""
-    about = path.stat()
-    return [about.st_size, about.st_mtime_ns]
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _is_done(path: Path, lines: Mapping[str, dict[str, Any]]) -> bool:

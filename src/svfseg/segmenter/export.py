@@ -65,24 +65,30 @@ def export(
     _write(answer, (image, *two), out / "query.onnx", ("probability",), {"image": square, **keyed})
     _write_task(segmenter, out)
     write_text(out / "example.py", EXAMPLE.read_text(encoding="utf-8"))
-    found = {"support.onnx": 0.0, "query.onnx": 0.0}
+    differences = {"support.onnx": 0.0, "query.onnx": 0.0}
     for number, photograph in enumerate(photographs()[:3]):
         # another size and number of shots than it was traced with
         other = fit_image(to_tensor(photograph), size + 32 * number)[None]
         marked = torch.zeros(other.shape[-2:], dtype=torch.uint8)
         marked[16 : 48 + 16 * number, 24:80] = 1
         with torch.no_grad():
-            seen = encode(other, marked)
-            several = tuple(torch.cat([tensor] * (1 + number)) for tensor in seen)
+            features = encode(other, marked)
+            several = tuple(torch.cat([tensor] * (1 + number)) for tensor in features)
             expected = answer(other, *several)
         again = _run(out / "support.onnx", (other, marked))
-        for theirs, ours in zip(again, seen, strict=True):
-            found["support.onnx"] = max(found["support.onnx"], _apart(theirs, ours))
+        for theirs, ours in zip(again, features, strict=True):
+            differences["support.onnx"] = max(
+                differences["support.onnx"], _difference(theirs, ours)
+            )
         (probability,) = _run(out / "query.onnx", (other, *several))
-        found["query.onnx"] = max(found["query.onnx"], _apart(probability, expected))
-    for name, apart in found.items():
-        if not apart <= TOLERANCE:
-            raise InputError(f"{name} differs from PyTorch by {apart:.2g}: expected {TOLERANCE}")
+        differences["query.onnx"] = max(
+            differences["query.onnx"], _difference(probability, expected)
+        )
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"{name} differs from PyTorch by {difference:.2g}: expected {TOLERANCE}"
+            )
     squares = [fit_image(to_tensor(p), size)[None] for p in photographs()]
     with torch.no_grad():
         expected = answer(squares[0], *two)
@@ -96,12 +102,12 @@ def export(
     if int8:
         _quantize(out, squares, two, ("image", *names))
         (probability,) = _run(out / "query_int8.onnx", (squares[0], *two))
-        found["query_int8.onnx"] = _apart(probability, expected)
+        differences["query_int8.onnx"] = _difference(probability, expected)
     if openvino:
-        found["query.xml"] = _apart(_to_openvino(out, (squares[0], *two)), expected)
-        if not found["query.xml"] <= TOLERANCE:
-            raise InputError(f"query.xml differs from PyTorch by {found['query.xml']:.2g}")
-    return found
+        differences["query.xml"] = _difference(_to_openvino(out, (squares[0], *two)), expected)
+        if not differences["query.xml"] <= TOLERANCE:
+            raise InputError(f"query.xml differs from PyTorch by {differences['query.xml']:.2g}")
+    return differences
 
 
 def _write(
@@ -144,7 +150,7 @@ def _run(path: Path, inputs: Sequence[Tensor]) -> list[Array]:
     return list(session.run(None, {spec.name: tensor.numpy() for spec, tensor in named}))
 
 
-def _apart(theirs: Array, ours: Tensor) -> float:
+def _difference(theirs: Array, ours: Tensor) -> float:
     return float(np.abs(theirs - ours.numpy()).max())
 
 
@@ -204,5 +210,5 @@ def _to_openvino(out: Path, inputs: Sequence[Tensor]) -> Array:
     model = openvino.convert_model(str(out / "query.onnx"))
     openvino.save_model(model, str(out / "query.xml"), compress_to_fp16=False)
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    (found,) = compiled([tensor.numpy() for tensor in inputs]).values()
-    return np.asarray(found)
+    (differences,) = compiled([tensor.numpy() for tensor in inputs]).values()
+    return np.asarray(differences)

@@ -38,7 +38,7 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         raise InputError(f"no image in {predictions} is done yet: run svfseg predict to its end")
     page = predictions / "report.html" if page is None else page
     drawn = [predictions / f"{Path(line['mask']).stem}_overlay.jpg" for line in lines]
-    shown = [
+    entries = [
         {
             "name": Path(line["image"]).name,
             "picture": _embedded(overlay),
@@ -57,10 +57,10 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
     template = (Path(__file__).parent / "templates" / "report.html").read_text()
     environment = jinja2.Environment(autoescape=True)
     text = environment.from_string(template).render(
-        images=shown,
-        empty=sum(line["empty"] for line in shown),
-        doubtful=sum(line["least"] < 0.5 for line in shown),
-        supports=sum(line["support"] for line in shown),
+        images=entries,
+        empty=sum(line["empty"] for line in entries),
+        doubtful=sum(line["least"] < 0.5 for line in entries),
+        supports=sum(line["support"] for line in entries),
         left_out=[{"name": Path(line["image"]).name, "why": line["left_out"]} for line in out],
         version=__version__,
     )

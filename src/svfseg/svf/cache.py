@@ -53,9 +53,9 @@ def cached(
     key = hashlib.sha256(head.encode())
     key.update(content)
     path = cache_folder() / "factors" / f"{key.hexdigest()}.svd"
-    found = _read(path)
-    if found is not None:
-        return Factors(*(f.to(weight.device) for f in found))
+    stored = _read(path)
+    if stored is not None:
+        return Factors(*(f.to(weight.device) for f in stored))
     factors = Factors(*(f.to(dtype) for f in compute()))
     _write(path, factors, limit)
     return factors

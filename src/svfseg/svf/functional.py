@@ -63,8 +63,8 @@ def run_plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
     if g.kind == "linear":
         return F.linear(x, weight, bias)
     if g.kind == "transposed":
-        rest = (g.output_padding, g.groups, g.dilation)
-        return _TRANSPOSED[dims](x, weight, bias, g.stride, g.padding, *rest)
+        arguments = (g.output_padding, g.groups, g.dilation)
+        return _TRANSPOSED[dims](x, weight, bias, g.stride, g.padding, *arguments)
     return _CONV[dims](x, weight, bias, g.stride, g.padding, g.dilation, g.groups)
 
 
@@ -247,11 +247,11 @@ def multiplications(
         input_grad: whether the input needs its gradient.
         value_grad: whether the singular values need theirs.
     """
-    rank, whole = min(height, width), height * width
+    rank, elements = min(height, width), height * width
     backward = input_grad or value_grad
     factored = rank * (width + height + (height if backward else 0) + (width if input_grad else 0))
-    recomposed = whole * (1 + input_grad + value_grad)
-    building = rank * whole * (1 + value_grad)  # W, and dL/dW brought back to s
+    recomposed = elements * (1 + input_grad + value_grad)
+    building = rank * elements * (1 + value_grad)  # W, and dL/dW brought back to s
     return {
         "factored": positions * factored,
         "recomposed": positions * recomposed + building,

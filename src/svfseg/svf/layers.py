@@ -84,8 +84,8 @@ class FactoredLayer(nn.Module):
         works as before.
         """
         matrices = precise(self.U, self.singular_values, self.Vh)
-        whole = unfold(matrices, self.svf_shape, is_transposed(self))
-        return whole.to(self._like.dtype)
+        matrix = unfold(matrices, self.svf_shape, is_transposed(self))
+        return matrix.to(self._like.dtype)
 
     @property
     def singular_values(self) -> Tensor:
@@ -179,7 +179,7 @@ class FactoredLayer(nn.Module):
         if isinstance(self, nn.Linear):
             return input, Geometry("linear", shape)
         if is_transposed(self):
-            rest = layer._output_padding(
+            extra_padding = layer._output_padding(
                 input,
                 output_size,
                 layer.stride,
@@ -190,7 +190,7 @@ class FactoredLayer(nn.Module):
             )
             return input, Geometry(
                 "transposed", shape, layer.groups, layer.stride, layer.padding, layer.dilation,
-                tuple(rest),
+                tuple(extra_padding),
             )  # fmt: skip
         padding = layer.padding
         if layer.padding_mode != "zeros" or isinstance(padding, str):

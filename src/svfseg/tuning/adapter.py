@@ -87,13 +87,13 @@ def add_adapters(net: nn.Module, pattern: str, width: int, image: Tensor) -> int
         handle.remove()
     for module, mode in modes.items():
         module.training = mode
-    found = [block for block in blocks if id(block) in channels]
-    for block in found:
+    inner_blocks = [block for block in blocks if id(block) in channels]
+    for block in inner_blocks:
         weight = next(block.parameters())
         block.adapter = Bottleneck(channels[id(block)], width).to(weight)
         if not isinstance(block, nn.Sequential):  # a sequence runs its last child by itself
             extend(block, Adapted)
-    return len(found)
+    return len(inner_blocks)
 
 
 def _blocks(stage: nn.Module) -> list[nn.Module]:

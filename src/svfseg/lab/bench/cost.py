@@ -42,13 +42,13 @@ def strategy_cost(config: TrainConfig) -> Row:
     objective = Objective(head, config.optim.aux_weight)
     tensors = [batch[name] for name in head.inputs]
     with FlopCounterMode(display=False) as counter:
-        kept, loss = saved_bytes(objective, lambda: objective(*tensors))
+        stored_bytes, loss = saved_bytes(objective, lambda: objective(*tensors))
         loss.backward()
     return {
         "trained": sum(p.numel() for p in tuned),
         "task bytes": task_bytes(head.backbone),
         "step operations": counter.get_total_flops(),
-        "kept bytes": kept,
+        "kept bytes": stored_bytes,
         "resident bytes": resident_bytes(objective),
     }
 

@@ -53,13 +53,13 @@ def bench_eval(
     source = novel_split(test_index(DataConfig(root=root, size=size)), 0)
     rows: list[Row] = []
     for shot in shots:
-        whole = draw_test_list(source, shot, 321, episodes)
-        some = whole[:: max(1, episodes // uncached)][:uncached]
+        test_list = draw_test_list(source, shot, 321, episodes)
+        some = test_list[:: max(1, episodes // uncached)][:uncached]
         speeds = {}
         meters = {}
         for arm, chosen, bound in (
             ("uncached", some, None),
-            ("shared", whole, cache),
+            ("shared", test_list, cache),
             (f"shared, {small} MiB", some, small),
             ("shared, some", some, cache),
         ):
@@ -79,7 +79,7 @@ def bench_eval(
                 }
             )  # fmt: skip
             if arm == "shared":
-                ceiling = _ceiling(model, size, shot, whole, passes)
+                ceiling = _ceiling(model, size, shot, test_list, passes)
         bounded, free = (meters[arm] for arm in (f"shared, {small} MiB", "shared, some"))
         same = torch.equal(bounded.intersection, free.intersection)
         same = same and torch.equal(bounded.union, free.union)
@@ -118,8 +118,10 @@ def _ceiling(
         query = _operations(lambda: encode(image, []))
         support = _operations(lambda: encode(image, [mask], query=False))
         both = _operations(lambda: encode(image, [mask]))
-        seen, (shown,) = encode(image, [mask])
-        head = _operations(lambda: model.decode([seen], [[shown] * shot], (size, size)))
+        query_features, (support_features,) = encode(image, [mask])
+        head = _operations(
+            lambda: model.decode([query_features], [[support_features] * shot], (size, size))
+        )
     shallow = query + support - both
     count = len(episodes)
     shared = (

@@ -45,11 +45,11 @@ def bench_factor(repeats: int = 3) -> list[Row]:
     rows: list[Row] = [
         {
             "arm": name,
-            "seconds": sorted(found)[len(found) // 2],
-            "min": min(found),
-            "max": max(found),
+            "seconds": sorted(rounds)[len(rounds) // 2],
+            "min": min(rounds),
+            "max": max(rounds),
         }
-        for name, found in times.items()
+        for name, rounds in times.items()
     ]
     ratio = sorted(a / b for a, b in zip(times["first time"], times["LAPACK alone"], strict=True))
     rows.append(

@@ -49,16 +49,16 @@ def paired(ours: list[float], other: list[float]) -> float:
 def saved_bytes(model: nn.Module, forward: Callable[[], T]) -> tuple[int, T]:
     """Count the bytes kept for the backward pass; also give the outputs."""
     own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         if _storage(tensor) not in own:
-            kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
+            sizes[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         outputs = forward()
-    return sum(kept.values()), outputs
+    return sum(sizes.values()), outputs
 
 
 def resident_bytes(model: nn.Module) -> int:

@@ -36,11 +36,15 @@ def bench_predict(
         mask = torch.zeros(size, size, device=device)
         mask[size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
         with torch.inference_mode():
-            shown = model.encode(image, [mask], query=False)[1]
+            support_features = model.encode(image, [mask], query=False)[1]
 
-            def query(model: Any = model, image: Any = image, shown: Any = shown) -> torch.Tensor:
-                seen, _ = model.encode(image, [])
-                logits: torch.Tensor = model.decode([seen], [shown], (size, size))
+            def query(
+                model: Any = model, image: Any = image, support_features: Any = support_features
+            ) -> torch.Tensor:
+                query_features, _ = model.encode(image, [])
+                logits: torch.Tensor = model.decode(
+                    [query_features], [support_features], (size, size)
+                )
                 return logits
 
             def both(model: Any = model, image: Any = image, mask: Any = mask) -> torch.Tensor:
@@ -51,12 +55,12 @@ def bench_predict(
             for arm, run in (("two images", both), ("after set_support", query)):
                 with FlopCounterMode(display=False) as counter:
                     run()
-                found = spread(times[arm])
+                timing = spread(times[arm])
                 done = counter.get_total_flops()
                 rows.append(
                     {
                         "backbone": name, "output stride": stride, "side": size, "arm": arm,
-                        "operations": done, **found,
+                        "operations": done, **timing,
                         **bounds(done, resident_bytes(model), rates),
                     }
                 )  # fmt: skip

@@ -177,7 +177,7 @@ def bench_step(
             forward = torch.compile(
                 forward, mode="reduce-overhead" if mode == "graphs" else "default"
             )
-        runs[name] = _whole(model, forward, device, half)
+        runs[name] = _training_step(model, forward, device, half)
     times = alternate(runs, repeats, device)
     for row in rows:
         row |= spread(times[row["arm"]])
@@ -218,18 +218,18 @@ def _merged(
     }  # fmt: skip
 
 
-def _whole(
+def _training_step(
     model: nn.Module, forward: Callable[[], list[Tensor]], device: str, half: bool
 ) -> Callable[[], object]:
     """A step with given gradients of the outputs: no loss that would cost something itself."""
-    given: list[Tensor] = []
+    gradients: list[Tensor] = []
 
     def run() -> None:
         with torch.autocast(device, torch.bfloat16) if half else nullcontext():
             outputs = forward()
-        if not given:
-            given.extend(torch.randn_like(y) for y in outputs)
-        torch.autograd.backward(outputs, given)
+        if not gradients:
+            gradients.extend(torch.randn_like(y) for y in outputs)
+        torch.autograd.backward(outputs, gradients)
         model.zero_grad()
 
     return run
