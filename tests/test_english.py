@@ -17,7 +17,7 @@ REFUSED = {
     "begins with a neighbour's words": r"\A[Oo]f ",
     '"so many"': r"\bso many\b",
     '"a" for "per"': rf"\b(?:(?!(?:{_BEFORE_ARTICLE})\b)\w+s|one [\w ]+?|figure|image,mask) an? "
-    r"(?:line|step|second|layer|seed|group|worker|strategy)\b(?! at a time)",
+    r"(?:line|step|second|layer|seed|group|pixel|worker|strategy)\b(?! at a time)",
     "whoever": r"\bwhoever\b",
     "nobody else": r"\bnobody else\b",
     "an ellipsis at the end": r"(?:\.\.\.|…)\W*\Z",
@@ -165,6 +165,15 @@ def test_options_without_a_value_name_their_default() -> None:
     assert not found, f"{len(found)} texts name no default:\n" + "\n".join(found)
 
 
+def test_what_is_said_of_a_parameter_begins_with_a_noun() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in SOURCES
+        for line in re.findall(r"^ +\w+: of .*$", path.read_text(), re.MULTILINE)
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_first_lines_are_sentences_and_say_what_a_function_does() -> None:
     found = []
     for where, node, line in first_lines():
@@ -172,9 +181,11 @@ def test_first_lines_are_sentences_and_say_what_a_function_does() -> None:
             continue  # a route's name is its summary, and its docstring goes on from it
         if not line.endswith("."):
             found.append(f"{where}: no full stop: {line!r}")
+        word = line.partition(" ")[0].strip(",.:;`")
+        if isinstance(node, ast.Module) and word in ("What", "Where", "How", "Which", "Whether"):
+            found.append(f"{where}: a riddle: {line!r}")
         if isinstance(node, (ast.Module, ast.ClassDef)) or is_property(node):
             continue
-        word = line.partition(" ")[0].strip(",.:;`")
         gives_bool = node.returns is not None and "bool" in ast.unparse(node.returns)
         if word == "Whether" and gives_bool:
             continue

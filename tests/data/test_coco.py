@@ -141,11 +141,11 @@ def test_visible_pixels_are_those_of_the_painted_mask(boxes: list[tuple[int, ...
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("annotations"), "no COCO instances file"),
+        (lambda c: c.pop("annotations"), "is not an instances file of COCO"),
         (lambda c: c["categories"].pop(), "has 79 categories"),
         (lambda c: c["annotations"][0].update(image_id=99), "an annotation is of image 99"),
         (lambda c: c["annotations"][0].update(category_id=12), "category 12"),
-        (lambda c: c["images"][0].update(height="x"), "no COCO instances file"),
+        (lambda c: c["images"][0].update(height="x"), "is not an instances file of COCO"),
     ],
 )
 def test_damaged_annotations(tmp_path: Path, capsys: Any, change: Any, message: str) -> None:
@@ -171,7 +171,7 @@ def test_verify_names_what_is_wrong(tmp_path: Path, capsys: Any) -> None:
     assert "the image is 50x50, its annotations are for 60x40" in told.out
     assert "2 files are missing" in told.err
     assert main(["data", "verify", "coco20i", "--root", str(tmp_path / "none")]) == 2
-    assert "give COCO's folder as --root" in capsys.readouterr().err
+    assert "expected COCO's folder as --root" in capsys.readouterr().err
 
 
 def test_missing_sets_are_named(tmp_path: Path) -> None:

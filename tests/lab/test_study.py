@@ -161,7 +161,7 @@ def test_two_processes_share_a_study(write: Callable[..., Path], tmp_path: Path)
         ({"arms": {"frozen": {"model.head": "pspnet"}}}, "leave out eval"),
         (
             {"search": {"values": {"svf": {"tuning.lr": [1]}, "norm": {"tuning.lr": [1, 2]}}}},
-            "to be searched alike",
+            "the same number of candidates",
         ),
     ],
 )

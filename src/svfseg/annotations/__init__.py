@@ -1,4 +1,4 @@
-"""What people draw and programs read: images, masks, marks and the files that hold them.
+"""Read images, masks and marks, and write masks for other programs.
 
 Names load what they need on first use.
 """

@@ -43,7 +43,7 @@ def find_images(places: Sequence[Path], none: bool = False) -> list[Path]:
         elif path.is_file():
             paths.append(path)
         else:
-            raise MissingFileError(f"no image or folder at {path}")
+            raise MissingFileError(f"there is no image or folder at {path}")
     by_name: dict[str, Path] = {}
     for path in dict.fromkeys(paths):
         if path.stem in by_name:
@@ -167,8 +167,9 @@ def _from_folder(
     if missing:
         raise MissingFileError(
             f"{len(missing)} of {len(images)} images in {folder} have no mask, first {missing[0]}: "
-            "expected a .png in masks/ or a .json of labelme; give images without the class with "
-            "--negative"
+            "expected a .png in masks/ or a .json of labelme; give images without the class "
+            "separately",
+            settings=("negative",),
         )
     listed = folder / "classes.txt"
     lines = read_text(listed).splitlines() if listed.is_file() else []

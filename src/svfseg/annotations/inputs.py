@@ -35,7 +35,7 @@ def as_image(image: ImageLike, name: str = "the image") -> Array:
 
     Args:
         image: a path, a Pillow image, or a uint8 array (height, width[, 3 or 4]).
-        name: for messages.
+        name: name to use in messages.
 
     Raises:
         MissingFileError: no such file.
@@ -74,8 +74,8 @@ def as_mask(source: MaskLike, image: Array, names: Sequence[str], name: str = "t
             `svfseg.annotations.labelme.read_marks`), a Pillow image, an array of ids or bools,
             marks (`svfseg.annotations.marks.draw_marks`), or None: an image without any class.
         image: whose mask it is.
-        names: of the classes.
-        name: for messages.
+        names: names of the classes.
+        name: name to use in messages.
 
     Raises:
         MissingFileError: no such file.
@@ -127,9 +127,9 @@ def check_marked(mask: Array, names: Sequence[str], name: str) -> None:
     """Warn of a mask that covers nearly all of its image: a photograph, or all white.
 
     Args:
-        mask: of `as_mask`.
-        names: of the classes.
-        name: of the mask, for messages.
+        mask: mask of `as_mask`.
+        names: names of the classes.
+        name: name of the mask, for messages.
 
     Raises:
         InputError: no class is marked in it.

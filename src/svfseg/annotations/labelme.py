@@ -34,8 +34,8 @@ def read_marks(path: str | Path, names: Sequence[str], image: Array | None = Non
     "background" says what is none of them.
 
     Args:
-        path: of the file.
-        names: of the classes 1, 2 ...
+        path: path of the file.
+        names: names of the classes 1, 2 ...
         image: whose marks they are; a labelme file must be of its size.
 
     Raises:
@@ -122,5 +122,5 @@ def _check_size(path: str | Path, content: Mapping[str, Any], image: Array | Non
     if image is not None and None not in size and size != image.shape[:2]:
         raise InputError(
             f"{path} was drawn on an image of {size[1]}x{size[0]}, this one has "
-            f"{image.shape[1]}x{image.shape[0]}: mark it anew, or give the image that was marked"
+            f"{image.shape[1]}x{image.shape[0]}: mark it again, or give the image that was marked"
         )

@@ -22,7 +22,7 @@ class Thing(NamedTuple):
     """A connected part of a class.
 
     Attributes:
-        class_id: of the class.
+        class_id: id of the class.
         part: (height, width) bool.
         outer: (points, 2) of (x, y), its outline in pixels.
         holes: the same for each hole.

@@ -1,4 +1,4 @@
-"""What a person types: one module per group of commands."""
+"""The command line: one module per group of commands."""
 
 from svfseg.cli.commands import main
 

@@ -85,7 +85,7 @@ def coco20i(
     Args:
         root: the folder with annotations/instances_SET.json and SET/ (the images).
         lists: names of sets: train2014, val2014, train2017, val2017.
-        convention: of the folds.
+        convention: convention of the folds.
 
     Raises:
         MissingFileError: the annotations are not there; names the sets that are.
@@ -127,7 +127,7 @@ def read_instances(root: Path, name: str) -> Instances:
         held = f"it holds {', '.join(there)}" if there else "it holds none"
         raise MissingFileError(
             f"no {path.name} in {path.parent} ({held}): {SET_ROOT} to the folder with "
-            "annotations/, and --data.train-lists and --data.test-list to its sets"
+            "annotations/, and data.train_lists and data.test_list to its sets"
         )
     stamp = path.stat()
     key = f"{FORMAT} {path.resolve()} {stamp.st_size} {stamp.st_mtime_ns}"

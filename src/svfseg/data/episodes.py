@@ -66,8 +66,8 @@ def draw_episode(
     Args:
         source: where images are drawn from; its classes must have enough (`Split.require`).
         shot: number of supports.
-        seed: of the stream.
-        index: of the episode.
+        seed: seed of the stream.
+        index: number of the episode.
         in_order: queries in list order, again and again (the published test); else each pass
             over the images is shuffled anew.
     """

@@ -19,7 +19,7 @@ def read_image(path: str | Path, upright: bool = False) -> Array:
     """Read an RGB image (height, width, 3), uint8.
 
     Args:
-        path: of the file.
+        path: path of the file.
         upright: turn it as its EXIF data says, as viewers do; benchmarks do not.
 
     Raises:
@@ -57,7 +57,7 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
 
     Args:
         image: as Pillow opened it.
-        name: for messages.
+        name: name to use in messages.
         upright: turn it as its EXIF data says.
 
     Raises:
@@ -65,7 +65,7 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
     """
     if image.mode.startswith(("I", "F")):
         raise InputError(
-            f"{name} has 16 or 32 bits a pixel (mode {image.mode}): scale it to 8 bits first"
+            f"{name} has 16 or 32 bits per pixel (mode {image.mode}): scale it to 8 bits first"
         )
     turned = _decoded(lambda: ImageOps.exif_transpose(image) if upright else image, name)
     return _decoded(lambda: np.asarray(turned.convert("RGB")), name)
@@ -79,7 +79,7 @@ def ids_of(image: Image.Image, name: str) -> Array:
 
     Args:
         image: as Pillow opened it.
-        name: for messages.
+        name: name to use in messages.
 
     Raises:
         InputError: damaged, or one that holds no ids (colour, larger values, a JPEG).
@@ -92,7 +92,7 @@ def ids_of(image: Image.Image, name: str) -> Array:
     elif image.mode.startswith("I") and values.min() >= 0 and values.max() <= 255:
         pass
     elif image.mode not in ("P", "L", "1"):
-        kind = "16 or 32 bits a pixel" if image.mode.startswith(("I", "F")) else "colours"
+        kind = "16 or 32 bits per pixel" if image.mode.startswith(("I", "F")) else "colours"
         raise InputError(
             f"{name} is not a mask of class ids: it has {kind} (mode {image.mode}); save it as "
             "an 8-bit palette or grey PNG whose values are the ids"
@@ -148,7 +148,7 @@ def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 3
     Args:
         image: (height, width, 3).
         mask: (height, width), non-zero inside.
-        color: of the tint.
+        color: colour of the tint.
     """
     inside = mask.astype(bool)
     width = max(1, min(mask.shape) // 150)

@@ -1,4 +1,4 @@
-"""From class to images: which image holds how many pixels of which class, and the folds."""
+"""Index images by class and number of pixels, and split the classes into folds."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ class Index:
     """A list of annotated images with their classes and folds.
 
     Attributes:
-        name: of the benchmark and list, for messages and files.
+        name: name of the benchmark and list, for messages and files.
         classes: names; the id of a class is its position + 1, background is 0.
         folds: the novel class ids of each fold.
         items: a name for each image.

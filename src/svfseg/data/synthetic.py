@@ -33,7 +33,7 @@ def stickers(seed: int, count: int, part: str) -> Index:
     """Generate images, and index them.
 
     Args:
-        seed: of the whole collection.
+        seed: seed of the whole collection.
         count: number of images.
         part: "train" or "test": two disjoint streams of images.
 

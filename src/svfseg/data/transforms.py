@@ -1,4 +1,4 @@
-"""Image and mask together: the test path and the training augmentation of PFENet's family."""
+"""Transform image and mask together: the published test path and training augmentation."""
 
 import math
 from collections.abc import Sequence
@@ -88,8 +88,8 @@ def logits_at_original(logits: Tensor, height: int, width: int) -> Tensor:
 
     Args:
         logits: (channels, size, size).
-        height: of the image.
-        width: of the image.
+        height: height of the image.
+        width: width of the image.
 
     Returns:
         (channels, height, width).

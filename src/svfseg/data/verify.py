@@ -12,7 +12,7 @@ class ListReport:
     """What `verify` found of one list.
 
     Attributes:
-        name: of the list.
+        name: name of the list.
         images: lines in it.
         classes: class name -> images with at least the minimum area of it.
         test: images a fold's test has, for each fold.

@@ -52,7 +52,7 @@ def analyze(
         run: a run folder; its base weights must be at hand.
         out: folder to write into.
         episodes: test episodes whose queries are looked at.
-        seed: of the test episodes.
+        seed: seed of the test episodes.
         checkpoint: "best" or "last".
         device: see `svfseg.device.resolve`.
         root: folder of the data, where it moved.
@@ -69,7 +69,7 @@ def analyze(
     config = run_config(run)
     if config.model.backbone.weights == "none" and not config.model.base_learner:
         raise InputError(
-            f"{run} began from random weights, which nobody can load again: analyze a run with "
+            f"{run} began from random weights, which cannot be loaded again: analyze a run with "
             "model.backbone.weights imagenet or a file"
         )
     if root is not None:

@@ -1,4 +1,4 @@
-"""How sure a difference is: bootstrap intervals over episodes and over runs."""
+"""Bootstrap intervals of differences, over episodes and over runs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def resampled_miou(records: Records, counts: Floats) -> Floats:
     """Compute the mIoU of every resample: (draws,).
 
     Args:
-        records: of n episodes.
+        records: scores of n episodes.
         counts: (draws, n), how often each episode stands in each resample. A class that a
             resample misses is left out of its mean.
     """
@@ -63,7 +63,7 @@ def difference(
     Args:
         pairs: records of a and of b on the same episodes, for each run.
         draws: resamples.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         InputError: no pairs, or a and b are not of the same episodes.

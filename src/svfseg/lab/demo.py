@@ -1,4 +1,4 @@
-"""The main job on the embedded data: frozen backbone against SVF, and a page to look at."""
+"""Compare a frozen backbone with SVF on the embedded data, and write a page."""
 
 import base64
 import io
@@ -78,7 +78,7 @@ def demo(
         out: folder for the page and the runs; what a demo left there before is replaced.
         steps: optimizer steps of each training.
         episodes: test episodes.
-        seed: of the initial weights, the training and the test episodes.
+        seed: seed of the initial weights, the training and the test episodes.
         report: called with `svfseg.lab.events.PhaseStarted` where a training or an evaluation
             begins, then with the events of that.
 

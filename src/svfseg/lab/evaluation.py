@@ -47,7 +47,7 @@ class SeedScores:
     """Scores of one seed's episodes.
 
     Attributes:
-        seed: of the list of episodes.
+        seed: seed of the list of episodes.
         episodes: their number.
         miou: mean IoU over the classes, in [0, 1].
         fb_iou: mean of the IoU of all foreground and of all background, in [0, 1].
@@ -73,7 +73,7 @@ class EvaluationResult:
         run: the run folder.
         benchmark: name of the images that were tested on.
         strategy: what trained of the backbone.
-        fold: of the tested classes.
+        fold: fold of the tested classes.
         trained_on_fold: fold whose classes were novel in training.
         shot: supports of an episode.
         resize: whether masks were scored at their original size or on the square.

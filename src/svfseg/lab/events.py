@@ -1,4 +1,4 @@
-"""What the laboratory reports while it works; the commands show it, Python users take it."""
+"""Events that the laboratory reports while it works, for the commands and for Python users."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class StepDone:
     Attributes:
         step: number of the step, from 1.
         steps: steps in all.
-        loss: of the step.
+        loss: loss of the step.
         episodes_per_second: mean speed of this call.
     """
 
@@ -70,7 +70,7 @@ class RunStarted:
     """A run of a study begins.
 
     Attributes:
-        name: of the run.
+        name: name of the run.
         done: runs that are finished.
         total: runs in all.
     """
@@ -86,7 +86,7 @@ class PhaseStarted:
 
     Attributes:
         phase: "training" or "evaluating".
-        strategy: of the run.
+        strategy: strategy of the run.
     """
 
     phase: str

@@ -1,4 +1,4 @@
-"""A run folder from a published checkpoint."""
+"""Make a run folder of a published checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Intersection and union summed over episodes, then mIoU and FB-IoU.
+"""Sum intersection and union over episodes, for mIoU and FB-IoU.
 
 The field's mIoU sums intersections and unions of one class over all its episodes, divides, and
 averages over the novel classes: it is not the mean of the episodes' IoUs.
@@ -105,7 +105,7 @@ class ClassMeter:
     """Sums over images of a map of several classes at once: a base learner's, or the generalized.
 
     Attributes:
-        names: of the classes 1 to n; 0 is background.
+        names: names of the classes 1 to n; 0 is background.
 
     Example:
         >>> meter = ClassMeter(("cat", "dog"))

@@ -1,4 +1,4 @@
-"""A training run: all that its loop needs, in one object that is set up, stepped and saved."""
+"""A training run as one object: set up, stepped and saved."""
 
 import math
 from collections.abc import Sequence
@@ -70,12 +70,12 @@ class Run:
         config: every setting.
         folder: where it is written.
         head: in training, factored where the strategy is so.
-        fingerprint: of the base backbone, before tuning.
+        fingerprint: fingerprint of the base backbone, before tuning.
         source: the images to train on.
         accelerator: device, precision and processes.
         objective: the loss, prepared for several processes.
         optimizer: with a group for the head, and one for the tuned weights.
-        schedule: of the learning rates.
+        schedule: schedule of the learning rates.
         anchors: values that the tuned weights decay to, where they decay to their start.
         judge: scores the model as it is now.
         log: metrics.jsonl, in the main process.

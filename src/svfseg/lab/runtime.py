@@ -1,4 +1,4 @@
-"""Seeds, the machine, and what a run writes down about itself."""
+"""Seeds, a description of the machine, and the log of a run."""
 
 import atexit
 import json

@@ -1,4 +1,4 @@
-"""Whether the settings of a run fit together, with its data and with its head."""
+"""Check that the settings of a run fit together, with its data and with its head."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a strategy changed in a backbone: its spectrum, and where its features look."""
+"""Measure what a strategy changed in a backbone: its spectrum and its activations."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ class LayerSpectrum(NamedTuple):
     """Singular values of one layer's weight before and after training, groups one after another.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         stage: 0 to 4.
         before: (values,), largest first within a group.
         after: the same; where s alone trained, each value is of the same singular vectors.
@@ -165,7 +165,7 @@ def compare_focus(
         source: the images.
         episodes: whose queries.
         size: side of the square that images are fitted to.
-        limit: at most so many queries.
+        limit: largest number of queries.
     """
     rows: tuple[list[Focus], list[Focus]] = ([], [])
     device = next(before.parameters()).device

@@ -1,4 +1,4 @@
-"""A study: arms x grid as runs, each trained, scored and written down once."""
+"""Run a study: arms (settings to compare) x grid, each trained, scored and written once."""
 
 import csv
 import itertools
@@ -69,7 +69,7 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
     """Read a study from its YAML file, and check all its runs before the first begins.
 
     Args:
-        path: of the file.
+        path: path of the file.
         root: folder of the data, in place of the file's.
 
     Raises:
@@ -100,7 +100,9 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
             raise InputError(f"{path}: unknown arm {name}{did_you_mean(str(name), arms)}")
     sizes = {arm: len(list(_points(candidates))) for arm, candidates in values.items()}
     if len(set(sizes.values())) > 1:
-        raise InputError(f"{path}: arms are to be searched alike, found candidates {sizes}")
+        raise InputError(
+            f"{path}: every arm needs the same number of candidates to search: found {sizes}"
+        )
     from_dict(EvalConfig, study.eval)
     for job in (*search_jobs(study), *final_jobs(study, {})):
         config = train_config(job, Path("out"))

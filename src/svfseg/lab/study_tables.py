@@ -1,4 +1,4 @@
-"""A study's tables: mean, deviation, and the paired difference to the reference arm."""
+"""Write the tables of a study: mean, deviation, paired difference to the reference arm."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Train a head, and with it what the strategy tunes of the backbone: one readable loop."""
+"""Train a head, and the weights of the backbone that the strategy tunes, in one loop."""
 
 import time
 from pathlib import Path
@@ -52,7 +52,7 @@ def batches(
     """Load batches from a step to the end of a training, this process's share of each.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         head: takes single images, or episodes.
         source: the images to draw from.
         accelerator: which of the processes this is.

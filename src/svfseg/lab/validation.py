@@ -1,4 +1,4 @@
-"""What a training is judged by on its way: base classes, the test fold, or nothing."""
+"""Choose the episodes that score a training in between: base classes, test fold, or none."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def make_judge(
     with selection.curve_episodes "novel_miou" of the test fold, which no choice sees.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         head: in training; it is left in eval mode.
         held_out: base-class images that do not train.
         accelerator: where to compute.
@@ -94,7 +94,7 @@ def selection_episodes(config: TrainConfig, held_out: Split) -> tuple[Split, lis
     if not source.classes:
         raise InputError(
             f"{held_out.index.name} holds out {len(held_out.queries)} images, too few for "
-            f"{config.shot}-shot episodes of any class: raise --data.validation-fraction, or do "
-            "not choose a checkpoint (--selection.monitor last)"
+            f"{config.shot}-shot episodes of any class: raise data.validation_fraction, or set "
+            "selection.monitor to last"
         )
     return source, [draw_episode(source, config.shot, VALIDATION_SEED, i) for i in range(count)]

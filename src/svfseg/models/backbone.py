@@ -151,7 +151,7 @@ class Backbone(nn.Module):
         """Add layer4.
 
         Args:
-            shallow: of `shallow`.
+            shallow: features of `shallow`.
             mask: maps features to masked features; applied to layer3's output on its way into
                 layer4, and to layer4's output (PFENet's rule for supports).
         """

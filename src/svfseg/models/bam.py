@@ -1,4 +1,4 @@
-"""BAM: a meta learner, told by a base learner what is not the class (Lang et al., CVPR 2022)."""
+"""BAM: a meta learner, and a base learner that excludes base classes (Lang et al., CVPR 2022)."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,9 @@ class Maps(NamedTuple):
     """Logits at one size.
 
     Attributes:
-        final: of the ensemble, (batch, 2, height, width).
-        meta: of the meta learner, the same shape.
-        base: of the base learner, (batch, 1 + classes, height, width).
+        final: logits of the ensemble, (batch, 2, height, width).
+        meta: logits of the meta learner, the same shape.
+        base: logits of the base learner, (batch, 1 + classes, height, width).
     """
 
     final: Tensor

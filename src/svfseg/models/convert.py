@@ -1,4 +1,4 @@
-"""Published checkpoints of PFENet, BAM, its PSPNet and the SVF baseline, as our tensors."""
+"""Convert published checkpoints of PFENet, BAM, its PSPNet and the SVF baseline."""
 
 import re
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Dense comparison: every position of the query against the supports' insides and outsides."""
+"""Dense comparison: every position of the query against inside and outside of the supports."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

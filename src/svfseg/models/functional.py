@@ -1,4 +1,4 @@
-"""The field's operations on features and masks, as pure functions."""
+"""Operations on features and masks, as pure functions."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The contract of a head, and what a head gets that does not bring all of it."""
+"""The contract of a head, and the completion of a network that lacks parts of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
@@ -71,7 +71,7 @@ class Head(Protocol):
         Args:
             queries: features of each query.
             supports: features of the supports of each query.
-            size: of the output.
+            size: size of the output.
 
         Returns:
             Logits (batch, 2, *size): background, foreground.

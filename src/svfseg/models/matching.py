@@ -1,4 +1,4 @@
-"""What every prototype head starts from: reduced features, the class prototype and the prior."""
+"""The common start of prototype heads: reduced features, class prototype and prior."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -133,7 +133,7 @@ class Matching(nn.Module):
 
         Args:
             backbone: encodes the image.
-            shallow: of `Backbone.shallow` of one image.
+            shallow: features of `Backbone.shallow` of one image.
             masks: (height, width) each; 1 is the class.
             query: whether the query's view is wanted.
         """

@@ -1,4 +1,4 @@
-"""Whether a class is in an image at all."""
+"""Score whether a class is in an image at all."""
 
 import torch.nn.functional as F
 from torch import Tensor

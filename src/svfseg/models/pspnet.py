@@ -17,7 +17,7 @@ class PyramidPooling(nn.Module):
     """A feature map next to its means over 1, 4, 9 and 36 cells, each reduced to a quarter.
 
     Args:
-        channels: of the features.
+        channels: number of channels of the features.
     """
 
     def __init__(self, channels: int) -> None:
@@ -43,7 +43,7 @@ class BaseLearner(nn.Sequential):
     """Pyramid pooling and a classifier of background and the base classes.
 
     Args:
-        channels: of layer4.
+        channels: number of channels of layer4.
         classes: base classes, without background.
         width: channels in front of the classifier.
     """

@@ -1,4 +1,4 @@
-"""Weight files: read safely, and loaded into a network only if they are its own."""
+"""Read weight files safely, and load them into a network only if they fit it."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

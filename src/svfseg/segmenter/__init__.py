@@ -1,4 +1,4 @@
-"""The tool: fit on a few marked images, predict the others, write files for other programs.
+"""The tool: fit on a few marked images, predict others, write files for other programs.
 
 Names load what they need on first use, so that a report is written without torch.
 """

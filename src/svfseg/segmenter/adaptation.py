@@ -1,4 +1,4 @@
-"""Support-time tuning: a few steps on the supports themselves, before the first query."""
+"""Tune a model on the supports themselves for a few steps, before the first query."""
 
 import copy
 import math
@@ -82,9 +82,9 @@ class AdaptationResult:
     Attributes:
         head: the tuned copy, its strategy's layers in place; see `merged`.
         config: the strategy.
-        steps: that were taken.
-        lr: of them.
-        losses: one a step.
+        steps: number of steps that were taken.
+        lr: learning rate of these steps.
+        losses: one loss per step.
         held_out: IoU of left-out supports at the numbers of steps tried, where that chose.
         race: IoU of the first left-out support at each rate tried, after half the preset's steps.
     """
@@ -160,12 +160,12 @@ def adapt(
         base: a head in eval mode; it stays as it is.
         supports: with the classes, or without any of them.
         classes: ids.
-        strategy: of `PRESETS`.
+        strategy: a key of `PRESETS`.
         size: side of the square that images are fitted to.
-        steps: of the optimizer; None chooses.
-        lr: of Adam; None takes the preset's.
-        seed: of all choices.
-        device: where to compute.
+        steps: number of steps; None chooses.
+        lr: learning rate of Adam; None takes the preset's.
+        seed: seed of all choices.
+        device: device to compute on.
         score: IoU of a model, shown some supports, on others; None never leaves out.
         report: called after each step.
 

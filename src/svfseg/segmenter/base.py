@@ -1,4 +1,4 @@
-"""The untouched model that segmenters start from: loaded once, shared by all that use it."""
+"""The base model that segmenters start from: loaded once, shared and never changed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class BaseModel:
     Attributes:
         head: in eval mode, nothing of it trains.
         size: side of the square that it was trained on, in pixels.
-        fingerprint: of all its weights.
+        fingerprint: fingerprint of all its weights.
     """
 
     head: Head
@@ -38,7 +38,7 @@ def load_base(source: str | Path, device: str) -> BaseModel:
 
     Args:
         source: see `svfseg.segmenter.hub.find_model`.
-        device: of torch.
+        device: device of torch.
 
     Raises:
         MissingFileError: no such run, file or repository.

@@ -1,4 +1,4 @@
-"""A folder of predictions: each image once, whatever stops it in between."""
+"""Predict a folder of images, each once, also after a stop in between."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ def predict_folder(
         segmenter: fitted.
         queries: images and folders.
         out: folder to write.
-        formats: of `svfseg.annotations.writers.WRITERS`.
+        formats: keys of `svfseg.annotations.writers.WRITERS`.
         task: what tells this task from others; one folder holds predictions of one.
         watch: go on with images that appear in the folders, until interrupted.
         report: called after each image.

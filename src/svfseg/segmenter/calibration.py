@@ -30,7 +30,7 @@ class ClassThresholds:
         threshold: probability from which a pixel belongs to the class.
         presence: presence score from which the class counts as present in an image.
         spread: deviation of presence scores, for the confidence.
-        iou: of left-out supports at the threshold (of augmented copies of a single support).
+        iou: IoU of left-out supports at the threshold (of augmented copies of a single support).
     """
 
     threshold: float = 0.5
@@ -89,12 +89,12 @@ def calibrate(
 
     Args:
         predictor: the model.
-        supports: of all classes, and images without any.
-        features: of the supports, from `Predictor.encode_supports`.
+        supports: supports of all classes, and images without any.
+        features: features of the supports, from `Predictor.encode_supports`.
         class_ids: the classes.
         threshold: taken as it is; None chooses the one with the highest IoU, and one half where
             there is a single support, whose own copies say too little of other images.
-        seed: of the augmented copies.
+        seed: seed of the augmented copies.
     """
     by_id = by_class(features, class_ids)
     few = [c for c in class_ids if sum(not s.shows(c) for s in supports) < SUFFICIENT]

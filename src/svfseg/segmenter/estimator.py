@@ -1,4 +1,4 @@
-"""Few-shot segmentation as an estimator: fit on a few marked images, predict the others."""
+"""Few-shot segmentation as an estimator: fit on a few marked images, predict others."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,13 +48,13 @@ class FewShotSegmenter:
         reject_absent: whether a class with too low a presence score in an image has an empty mask.
         batch: tiles or images at once.
         device: auto, cpu, cuda or mps.
-        seed: of all choices.
+        seed: seed of all random choices.
 
     Attributes:
         classes_: names of the classes, of ids 1, 2 ...
         thresholds_: class id -> `ClassThresholds`, chosen on the supports.
         features_: class id -> the features of its supports.
-        adaptation_: what was tuned on the supports, an `AdaptationResult`; None if nothing was.
+        adaptation_: the `AdaptationResult` of the tuning on the supports; None without tuning.
         predictor_: the model as it predicts.
         supports_: fingerprints of the support images.
 
@@ -110,7 +110,7 @@ class FewShotSegmenter:
 
         Args:
             source: see ``model``, or a file of `save`.
-            parameters: of the constructor, or of `load` for a task file.
+            parameters: parameters of the constructor, or of `load` for a task file.
 
         Raises:
             MissingFileError: no such run, file or repository.
@@ -172,7 +172,7 @@ class FewShotSegmenter:
 
         Args:
             images: one or more: paths, Pillow images or uint8 arrays (height, width, 3).
-            masks: as many: paths (of masks, or labelme files), Pillow images, arrays of ids,
+            masks: one per image: paths (of masks, or labelme files), Pillow images, arrays of ids,
                 marks (`svfseg.annotations.marks`), or None for an image without any class.
             classes: their names, in the order of the ids 1, 2 ... in the masks; one by default.
             report: called after each step of tuning on the supports.
@@ -347,8 +347,8 @@ class FewShotSegmenter:
         """Read a fitted segmenter from a file of `save`.
 
         Args:
-            path: of the file.
-            model: where its base model lies now; None looks where it was.
+            path: path of the file.
+            model: place of its base model now; None looks where it was at the fit.
             device: auto, cpu, cuda or mps.
 
         Raises:

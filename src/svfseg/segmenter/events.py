@@ -1,4 +1,4 @@
-"""What the tool reports while it works; the commands and the page show it."""
+"""Events that the tool reports while it works, for the commands and the page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class TuningStep:
     Attributes:
         step: number of the step over all trainings of the fit, from 1.
         steps: steps that are expected in all.
-        loss: of the step.
+        loss: loss of the step.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""A fitted task, or a model, as ONNX: a program that outlines the class without torch."""
+"""Export a fitted task or a model as ONNX, for programs without torch."""
 
 import warnings
 from collections.abc import Sequence

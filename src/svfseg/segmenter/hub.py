@@ -1,4 +1,4 @@
-"""Where a model lies: the one that comes with svfseg, a run folder, or the hub."""
+"""Find a model: the one that comes with svfseg, a run folder, or one on the hub."""
 
 import re
 from pathlib import Path

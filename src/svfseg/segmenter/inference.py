@@ -1,4 +1,4 @@
-"""What a fitted segmenter computes: features of supports, and maps of images for all classes."""
+"""Compute features of supports, and probability maps of images, with a fitted segmenter."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Predictor:
     Attributes:
         head: in eval mode.
         size: side of the square that images or tiles are fitted to, in pixels.
-        device: where to compute.
+        device: device to compute on.
         batch: images or tiles at once.
     """
 

@@ -1,4 +1,4 @@
-"""Photographs of anything that come with svfseg, to compare a class with."""
+"""Photographs of various things that come with svfseg, to compare a class with."""
 
 from functools import lru_cache
 from pathlib import Path

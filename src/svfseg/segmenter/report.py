@@ -1,4 +1,4 @@
-"""A page of predictions: overlays, the doubtful ones first."""
+"""Write a page of predictions, the doubtful ones first."""
 
 import base64
 import io
@@ -93,5 +93,5 @@ def read_left_out(out: Path) -> Iterator[dict[str, Any]]:
 
 def _read(out: Path) -> Iterator[dict[str, Any]]:
     if not (out / LOG).is_file():
-        raise MissingFileError(f"no predictions in {out}: predict into it first")
+        raise MissingFileError(f"there are no predictions in {out}: run svfseg predict first")
     yield from read_json_lines(out / LOG)[1:]

@@ -1,4 +1,4 @@
-"""What a segmenter says of one image."""
+"""The result of a segmenter for one image."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ def segment(
     """Turn the maps of an image into a mask, and say how sure it is.
 
     Args:
-        maps: of the image.
+        maps: maps of the image.
         thresholds: class id -> its thresholds, in the order of the maps.
         classes: names of the class ids 1, 2 ...
         reject_absent: whether a class with too low a presence score has an empty mask.

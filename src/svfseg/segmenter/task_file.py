@@ -1,4 +1,4 @@
-"""A fitted task as one file: a zip of settings, the supports' views, and what was tuned."""
+"""Store a fitted task as one zip file: settings, features of the supports, tuned weights."""
 
 import io
 import json
@@ -38,8 +38,8 @@ class TaskFile:
         metadata: settings and figures, plain data.
         features: class id -> one dict of tensors per support.
         strategy: what the backbone was tuned with; None if it was not.
-        steps: of that tuning.
-        lr: of it.
+        steps: number of steps of that tuning.
+        lr: learning rate of that tuning.
     """
 
     metadata: dict[str, Any]
@@ -58,7 +58,7 @@ def save_task(
     """Write a task; a file that is there is replaced as a whole.
 
     Args:
-        path: of the file.
+        path: path of the file.
         metadata: plain data.
         features: class id -> the features of its supports (named tuples of tensors).
         adaptation: what was tuned.
@@ -177,6 +177,6 @@ def restore_adaptation(path: Path, task: TaskFile, base: Head) -> AdaptationResu
         raise InputError(f"{path} is damaged ({error})") from error
     expected = {name: tensor.shape for name, tensor in tuned_tensors(head.backbone).items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
-        raise InputError(f"{path} is damaged: what was tuned does not fit the model")
+        raise InputError(f"{path} is damaged: its tuned weights do not fit the model")
     head.backbone.load_state_dict(tensors, strict=False)
     return AdaptationResult(head.eval(), tuning_of(task.strategy), task.steps, task.lr)

@@ -1,4 +1,4 @@
-"""Thresholds from values: where to cut a map, and from which score a class is present."""
+"""Choose thresholds from values: for the pixels of a map, and for the presence of a class."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,7 +23,7 @@ def best_threshold(
     Args:
         maps: (height, width) each, in [0, 1].
         targets: (height, width) of 0, 1 and 255 (not counted).
-        candidates: of several that are as good, the one nearest to 0.5 is taken.
+        candidates: thresholds to choose from; of equally good ones the nearest to 0.5 is taken.
 
     Returns:
         (threshold, its IoU); (0.5, nan) where no target has a pixel of the class.

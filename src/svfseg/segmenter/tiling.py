@@ -1,4 +1,4 @@
-"""An image in overlapping squares at its own resolution, and their maps in one again."""
+"""Cut an image into overlapping squares at its own resolution, and blend their maps."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -25,9 +25,9 @@ def windows(height: int, width: int, side: int, overlap: float = 0.25) -> list[W
     """List squares of a side that cover an image evenly, each overlapping its neighbours.
 
     Args:
-        height: of the image.
-        width: of the image.
-        side: of the squares; a shorter image gives shorter windows.
+        height: height of the image.
+        width: width of the image.
+        side: side of the squares; a shorter image gives shorter windows.
         overlap: least share of a window that its neighbour has too, 0 to below 1.
 
     Raises:
@@ -61,7 +61,7 @@ def marked_windows(sample: Sample, side: int, overlap: float, most: int = 4) -> 
 
     Args:
         sample: image and mask of ids.
-        side: of the windows.
+        side: side of the windows.
         overlap: see `windows`.
         most: number of windows, for each class.
     """
@@ -85,9 +85,9 @@ def blend(
     Args:
         parts: (channels, window height, window width) each.
         places: their windows, which cover the image.
-        height: of the image.
-        width: of the image.
-        channels: of the maps.
+        height: height of the image.
+        width: width of the image.
+        channels: number of channels of the maps.
 
     Returns:
         (channels, height, width).

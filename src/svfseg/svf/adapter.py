@@ -1,4 +1,4 @@
-"""A trained task on disk: the trained factors alone, bound to the base weights they belong to."""
+"""Save and load the trained factors alone, bound to the base weights they belong to."""
 
 import hashlib
 import json

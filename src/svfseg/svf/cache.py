@@ -1,4 +1,4 @@
-"""Factors of weights met before, kept on disk under a hash of the weight's bytes."""
+"""Store factors on disk, under a hash of the bytes of the weight that was factored."""
 
 import contextlib
 import hashlib
@@ -41,7 +41,7 @@ def cached(
     Args:
         weight: its bytes, dtype and shape are the key, with ``setting`` and ``dtype``.
         setting: what else the factors depend on (groups, layout).
-        dtype: of the factors.
+        dtype: dtype of the factors.
         compute: gives them, in float64.
     """
     limit = _limit()
@@ -105,7 +105,7 @@ def _write(path: Path, factors: Factors, limit: int) -> None:
             raise
         _shrink(path.parent, limit)
     except OSError as error:
-        _log.warning("factors are not kept in %s: %s", path.parent, error)
+        _log.warning("the factors cannot be stored in %s: %s", path.parent, error)
 
 
 def _shrink(folder: Path, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""Classes made at run time: an object changes what it does and stays the object that it was."""
+"""Make classes at run time, so that an existing object changes what it does."""
 
 from typing import Any
 

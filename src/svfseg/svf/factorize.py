@@ -1,4 +1,4 @@
-"""A weight as its singular triplets: W -> (U, s, Vh) per group and back. Pure functions."""
+"""Factor a weight into singular triplets, W -> (U, s, Vh) per group, and back: pure functions."""
 
 from typing import NamedTuple
 

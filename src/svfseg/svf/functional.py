@@ -1,4 +1,4 @@
-"""How a factored layer computes: the operations of each route, and the function that keeps z.
+"""Compute a factored layer: the operations of each route, and the function that stores z.
 
 Three routes give the same output and the same gradients:
 
@@ -35,12 +35,12 @@ class Geometry(NamedTuple):
 
     Attributes:
         kind: "linear", "conv" or "transposed".
-        shape: of the layer's weight.
-        groups: of the layer, and so of its factors.
-        stride: for each dimension; as the rest, unused for a linear layer.
+        shape: shape of the layer's weight.
+        groups: number of groups of the layer, and so of its factors.
+        stride: for each dimension; like the others, unused for a linear layer.
         padding: zeros at both ends of each dimension.
         dilation: for each dimension.
-        output_padding: of a transposed convolution, for each dimension.
+        output_padding: output padding of a transposed convolution, for each dimension.
     """
 
     kind: Literal["linear", "conv", "transposed"]
@@ -191,7 +191,7 @@ class Factored(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "a second derivative (create_graph, torch.func.grad) through a factored layer: its "
-                'function keeps too little for that; call set_route(model, "differentiable") first'
+                'function stores too little; call set_route(model, "differentiable") first'
             )
         z, s, U, Vh, gain = ctx.saved_tensors
         geometry: Geometry = ctx.geometry

@@ -1,4 +1,4 @@
-"""The factored layer: a layer whose weight is U diag(s) Vᵀ, of which chosen factors train.
+"""The factored layer: its weight is U diag(s) Vᵀ, of which chosen factors train.
 
 A layer becomes factored in place, by a change of class (as in ``torch.nn.utils.parametrize``):
 the object, its name, parents, hooks, mode and own attributes stay, so shared modules stay
@@ -319,7 +319,7 @@ def install(layer: nn.Module, factors: Factors, train: str, scale: Scale, digest
 
     Args:
         layer: an instance of one of `SUPPORTED`.
-        factors: of `factorize_layer`.
+        factors: factors of `factorize_layer`.
         train: the letters of the subspaces that train, of "S", "U", "V".
         scale: "direct" trains s, "relative" a gain on s that starts at 1.
         digest: the `fingerprint` of the layer as it was.

@@ -1,4 +1,4 @@
-"""What trains: one strategy per file, and what a run leaves on disk."""
+"""Strategies, one per file, that choose what trains, and checkpoints of runs."""
 
 from svfseg.tuning.checkpoint import load_run
 from svfseg.tuning.strategies import STRATEGIES, merge, tune

@@ -1,4 +1,4 @@
-"""New bottlenecks behind the blocks of some stages train (Houlsby et al., ICML 2019)."""
+"""Train new bottlenecks behind the blocks of some stages (Houlsby et al., ICML 2019)."""
 
 import re
 from typing import Any

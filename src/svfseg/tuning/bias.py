@@ -1,4 +1,4 @@
-"""The biases of some stages train (BitFit: Ben Zaken et al., ACL 2022)."""
+"""Train the biases of some stages (BitFit: Ben Zaken et al., ACL 2022)."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A run on disk: what trained, bound to the base weights that it trained on.
+"""Save and load a run: the trained weights, bound to the base weights they trained on.
 
     RUN/config.yaml         every setting, resolved
     RUN/environment.json    versions, machine, command, commit
@@ -9,7 +9,7 @@
         adapter/            the singular values (strategies with svf)
         training.pt         optimizer and random state, to resume (last only)
 
-With random base weights (weights: none), which nobody can load again, and with those of a base
+With random base weights (weights: none), which cannot be loaded again, and with those of a base
 learner (model.base_learner), model.safetensors holds the whole model and there is no adapter.
 """
 
@@ -62,7 +62,7 @@ def save_checkpoint(
     Args:
         folder: RUN/best or RUN/last.
         head: as trained, factored where the strategy is so.
-        config: of the run.
+        config: configuration of the run.
         fingerprint: `backbone_fingerprint` before tuning.
         info: step and scores, for the reader.
         training: state of optimizer and schedule, to resume.

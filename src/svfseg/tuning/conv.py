@@ -1,4 +1,4 @@
-"""The convolutions of one kind of kernel train."""
+"""Train the convolutions of one kind of kernel."""
 
 from svfseg.config import TuningConfig
 from svfseg.models import Backbone

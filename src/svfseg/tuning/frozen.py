@@ -1,4 +1,4 @@
-"""Nothing trains: the field's habit."""
+"""Train nothing in the backbone, the usual choice in few-shot segmentation."""
 
 from svfseg.config import TuningConfig
 from svfseg.models import Backbone

@@ -1,4 +1,4 @@
-"""Every convolution trains."""
+"""Train every convolution."""
 
 from svfseg.config import TuningConfig
 from svfseg.models import Backbone

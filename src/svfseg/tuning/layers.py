@@ -1,4 +1,4 @@
-"""The convolutions of some stages train."""
+"""Train the convolutions of some stages."""
 
 from svfseg.config import TuningConfig
 from svfseg.models import Backbone

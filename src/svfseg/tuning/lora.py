@@ -1,4 +1,4 @@
-"""Low-rank additions to convolutions train (LoRA: Hu et al., ICLR 2022), by peft."""
+"""Train low-rank additions to convolutions (LoRA: Hu et al., ICLR 2022), by peft."""
 
 import sys
 from typing import Any

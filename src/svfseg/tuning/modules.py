@@ -1,4 +1,4 @@
-"""Which layers of a backbone a strategy means."""
+"""Select the layers of a backbone that a strategy trains."""
 
 import re
 

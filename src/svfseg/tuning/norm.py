@@ -1,4 +1,4 @@
-"""The normalisation of some stages trains."""
+"""Train the normalisation of some stages."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A new scale and shift behind each convolution train (SSF: Lian et al., NeurIPS 2022)."""
+"""Train a new scale and shift behind each convolution (SSF: Lian et al., NeurIPS 2022)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a strategy trained of a backbone, read off the backbone itself."""
+"""Find the tensors of a backbone that a strategy changed or added."""
 
 from collections.abc import Iterable
 

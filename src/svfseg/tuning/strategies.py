@@ -1,4 +1,4 @@
-"""Which of the backbone's weights train: one file per strategy, one dict of them."""
+"""Choose which weights of the backbone train: a dict with one strategy per file."""
 
 from torch import nn
 

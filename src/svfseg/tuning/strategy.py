@@ -1,4 +1,4 @@
-"""The contract of a strategy: what trains of a backbone, how it is merged, and what is saved."""
+"""The contract of a strategy: what trains in a backbone, how it is merged, what is saved."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""The singular values of some stages train (Sun et al., NeurIPS 2022)."""
+"""Train the singular values of some stages (Sun et al., NeurIPS 2022)."""
 
 from svfseg.config import TuningConfig
 from svfseg.models import Backbone

@@ -54,7 +54,7 @@ def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JS
     """Make the answer to a request that is refused.
 
     Args:
-        status: of the answer.
+        status: status of the answer.
         line: what is wrong, and what to do.
         headers: further ones of the answer.
     """

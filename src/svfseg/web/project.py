@@ -41,7 +41,7 @@ class PageProject:
     (probability in 1/255) and task.svf. It can be copied to another machine.
 
     Args:
-        folder: of the project; made if it is not there.
+        folder: folder of the project; made if it is not there.
 
     Raises:
         InputError: the folder holds something else, a damaged project, or one that is open.
@@ -91,7 +91,7 @@ class PageProject:
         """Store an image under a name that no other has, and give that name.
 
         Args:
-            name: of the file that was added.
+            name: name of the file that was added.
             data: its bytes.
             max_pixels: largest number of pixels that it may have.
 
@@ -240,7 +240,7 @@ class PageProject:
         """Store the ids that a person marked, and give the new version of the image.
 
         Args:
-            name: of the image.
+            name: name of the image.
             ids: (height, width) uint8, of the image's size or of its `work_size`.
 
         Raises:

@@ -18,8 +18,8 @@ class ResultRecord(TypedDict):
     """What was predicted in an image; its probabilities are in files of their own.
 
     Attributes:
-        confidence: of each class that was learned, in [0, 1].
-        present: of each class, whether there is enough evidence for it.
+        confidence: confidence of each class that was learned, in [0, 1].
+        present: for each class, whether it is in the image.
         fit: number of the fit that predicted it.
     """
 
@@ -32,8 +32,8 @@ class ImageRecord(TypedDict):
     """What is known of an image.
 
     Attributes:
-        width: of the image, pixels.
-        height: of the image, pixels.
+        width: width of the image, pixels.
+        height: height of the image, pixels.
         original: name of the file that was added.
         marked: ids of the classes that a person marked in it.
         without: whether a person said that none of the classes is in it.

@@ -25,7 +25,7 @@ def final_mask(project: PageProject, name: str) -> Array | None:
 
     Args:
         project: holds the image.
-        name: of the image.
+        name: name of the image.
 
     Returns:
         (height, width) uint8 of ids; None where nothing is marked or predicted.

@@ -17,7 +17,7 @@ def decode_image(data: bytes, max_pixels: int, name: str = "the image") -> Array
     Args:
         data: the bytes of the file.
         max_pixels: largest number of pixels in its header; a larger image is not decoded.
-        name: of the image, for messages.
+        name: name of the image, for messages.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -34,7 +34,7 @@ def decode_mask(data: bytes, max_pixels: int, name: str = "the mask") -> Array:
     Args:
         data: the bytes of the file.
         max_pixels: largest number of pixels in its header; a larger mask is not decoded.
-        name: of the mask, for messages.
+        name: name of the mask, for messages.
 
     Returns:
         (height, width) uint8 of class ids.

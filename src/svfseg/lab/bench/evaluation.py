@@ -33,11 +33,11 @@ def bench_eval(
     """Time, for each number of shots: uncached, shared, and shared within a small memory.
 
     Args:
-        root: of VOC2012; fold 0 of its val list is evaluated.
+        root: folder of VOC2012; fold 0 of its val list is evaluated.
         backbone: random weights serve.
         size: side of the square.
         shots: supports of an episode.
-        episodes: of the list.
+        episodes: number of episodes of the list.
         uncached: episodes of the list, evenly spaced, that the uncached path runs (and the small
             bound, both without anything shared between them but what the bound allows): its
             time an episode does not depend on the others.

@@ -1,4 +1,4 @@
-"""Factoring a ResNet-50: against the bare LAPACK calls, and from the cache."""
+"""Time the factoring of a ResNet-50, against the bare LAPACK calls, and from the cache."""
 
 import os
 import tempfile

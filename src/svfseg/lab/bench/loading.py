@@ -21,7 +21,7 @@ def bench_data(config: TrainConfig, steps: int = 20, warm: int = 3) -> Row:
     """Time loading alone in this process, then real training steps with the config's workers.
 
     Args:
-        config: of a training run; nothing is written.
+        config: configuration of a training run; nothing is written.
         steps: training steps that count.
         warm: steps before, in which the workers start.
     """

@@ -1,4 +1,4 @@
-"""Clocks, memory and the machine's own rates, for all benchmarks."""
+"""Clocks, memory and the rates of the machine, for all benchmarks."""
 
 import statistics
 import time
@@ -97,9 +97,9 @@ def bounds(operations: int, bytes_: int, rates: Row) -> Row:
     """Compute the seconds that no program on this machine can go below, by either rate.
 
     Args:
-        operations: of the whole computation.
+        operations: operations of the whole computation.
         bytes_: that must move at least: weights for each pass, and what is kept, there and back.
-        rates: of `machine_rates`.
+        rates: rates of `machine_rates`.
     """
     return {
         "operations bound": operations / rates["operations_per_second"],

@@ -1,4 +1,4 @@
-"""A training step through a backbone: frozen weights, full fine-tuning, three operations, ours."""
+"""Measure a training step of a backbone: frozen, full, as in the paper, and with svfseg."""
 
 import copy
 from collections.abc import Callable
@@ -141,7 +141,7 @@ def bench_step(
     """Measure one network: a row per arm, then ours against each of them.
 
     Args:
-        network: of `SETTINGS`.
+        network: a key of `SETTINGS`.
         repeats: rounds.
         device: cpu or cuda.
         precision: float32 or bf16 (autocast).

@@ -39,7 +39,7 @@ class ImageSource:
         folder: files below it are read; Label Studio's addresses of local files and uploads are
             looked up there. None reads no files.
         url: address of Label Studio, whose images are fetched where there is a token too.
-        token: of a user of Label Studio.
+        token: token of a user of Label Studio.
     """
 
     folder: Path | None = None

@@ -93,7 +93,7 @@ def read_payload(kind: type[P], content: object, name: str) -> P:
     Args:
         kind: what it must be.
         content: the JSON.
-        name: of the event or object, for the message.
+        name: name of the event or object, for the message.
 
     Raises:
         InputError: it is something else.

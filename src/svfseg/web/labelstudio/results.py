@@ -1,4 +1,4 @@
-"""What a labeling configuration offers; results of annotations as masks, and masks as results."""
+"""Read labeling configurations, and convert results of annotations to masks and back."""
 
 import math
 import uuid
@@ -173,7 +173,7 @@ def draw_results(results: Sequence[ResultJson], labeling: Labeling, image: Array
     over them. Results of one label are united; where two labels overlap, the later one counts.
 
     Args:
-        results: of one annotation.
+        results: results of one annotation.
         labeling: what its project offers.
         image: (height, width, 3) uint8, the image of the task.
 
@@ -274,9 +274,9 @@ def make_prediction(segmentation: Segmentation, labeling: Labeling, version: str
     """Make a prediction of Label Studio: one brush mask for each class that was found.
 
     Args:
-        segmentation: of the image.
+        segmentation: segmentation of the image.
         labeling: what the project offers; classes that it has no more are left out.
-        version: of the fitted task.
+        version: version of the fitted task.
     """
     height, width = segmentation.mask.shape
     results: list[BrushResult] = [

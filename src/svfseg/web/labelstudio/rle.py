@@ -44,8 +44,8 @@ def decode_mask(rle: Sequence[object], height: int, width: int) -> Mask:
 
     Args:
         rle: the bytes of the stream.
-        height: of the image, pixels.
-        width: of the image, pixels.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
 
     Returns:
         (height, width) bool.

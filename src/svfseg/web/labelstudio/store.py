@@ -43,7 +43,7 @@ class FitInput(NamedTuple):
     Attributes:
         images: (height, width, 3) uint8 each.
         masks: (height, width) uint8 of ids each; None of an image without any class.
-        names: of the ids 1, 2 ...
+        names: names of the ids 1, 2 ...
     """
 
     images: list[Array]

@@ -1,4 +1,4 @@
-"""What the routes of the page work on, as FastAPI dependencies."""
+"""FastAPI dependencies of the routes of the page."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What the routes of the service work on, as FastAPI dependencies, and what several of them say."""
+"""FastAPI dependencies and common answers of the routes of the service."""
 
 from typing import Annotated
 
