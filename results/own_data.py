@@ -47,8 +47,9 @@ def fitted(
 ) -> tuple[FewShotSegmenter, float]:
     samples = [index.load(i) for i in supports]
     masks = [np.where(s.mask == 255, 255, s.mask == class_id).astype(np.uint8) for s in samples]
-    segmenter = FewShotSegmenter(adapt=None if mode == "none" else mode, steps=steps, device="cpu")
-    segmenter._base()  # loading the network is no part of fitting
+    adapt = None if mode == "none" else mode
+    # loads the network, which is not a part of fitting
+    segmenter = FewShotSegmenter.from_pretrained(adapt=adapt, steps=steps, device="cpu")
     start = time.perf_counter()
     segmenter.fit([s.image for s in samples], masks)
     return segmenter, time.perf_counter() - start
