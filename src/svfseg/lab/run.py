@@ -264,7 +264,7 @@ def optimizer_groups(
     groups = [{"params": head, "lr": config.optim.lr, "weight_decay": config.optim.weight_decay}]
     if tuned:
         tuning = config.tuning
-        # what is pulled to where it started is no business of the optimizer's own decay
+        # what is pulled to where it started is not pulled to zero by the optimizer as well
         decay_to_zero = tuning.weight_decay if tuning.decay_to == "zero" else 0.0
         groups.append({"params": tuned, "lr": tuning.lr, "weight_decay": decay_to_zero})
     return groups

@@ -308,7 +308,7 @@ class FewShotSegmenter:
     def is_support(self, image: ImageLike) -> bool:
         """Whether an image is one of those that `fit` was given, pixel for pixel.
 
-        What is outlined in it is no sign of what will be outlined in others.
+        What is outlined in it says little of what will be outlined in others.
 
         Raises:
             NotFittedError: before `fit`.
