@@ -22,7 +22,10 @@ from svfseg.files import (
     write_text,
 )
 
-READ_ONLY = Path("/proc")  # not even root can write there
+# not even root can write there: on Linux, on macOS
+READ_ONLY = next((p for p in (Path("/proc"), Path("/System")) if p.is_dir()), Path("/"))
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices are of POSIX systems")
+pytestmark = posix
 
 
 def test_a_link_keeps_pointing_and_its_target_is_replaced(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_folders_that_cannot_be_written_are_known_before(tmp_path: Path) -> None
     check_output_file(tmp_path / "a" / "b.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     for path, words in (
-        (READ_ONLY / "svfseg" / "out", "/proc cannot be written"),
+        (READ_ONLY / "svfseg" / "out", f"{READ_ONLY} cannot be written"),
         (tmp_path / "file" / "out", "is not a folder"),
         (tmp_path / "file", "is not a folder"),
     ):
@@ -185,4 +188,4 @@ def test_every_command_refuses_a_folder_that_cannot_be_written(
 ) -> None:
     words = FOLDERS[command].format(inputs, READ_ONLY / "out").split()
     assert main(words) == 2
-    assert "/proc cannot be written" in capsys.readouterr().err
+    assert f"{READ_ONLY} cannot be written" in capsys.readouterr().err
