@@ -230,7 +230,7 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--support", image], "1 --support and 0 --mask"),
         (["--support", own / "others"], "4 of 4 images"),
         (["--support", own], "no images in"),
-        (["--support", image, "--mask", mask, "--model", "no/such"], "is not a run folder"),
+        (["--support", image, "--mask", mask, "--model", "no/such"], "is not a run"),
         (["--support", image, "--mask", mask, "--size", "3"], "at least 32 pixels"),
         (
             ["--support", image, "--mask", black, "--classes", "a", "b"],
@@ -246,7 +246,7 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "lists no images" in fails(capsys, "fit", "--support", tmp_path / "empty.csv", *out)
     assert not (tmp_path / "x.svf").exists()
     task = own / "thing.svf"
-    assert "has its supports" in fails(
+    assert "has supports of its own" in fails(
         capsys, "predict", task, "--support", image, "--mask", mask, "--query", image
     )
     assert "no predictions in" in fails(capsys, "report", tmp_path)

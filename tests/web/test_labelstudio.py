@@ -572,7 +572,7 @@ def test_a_damaged_project_is_named(photos: Path, tmp_path: Path) -> None:
         LabelStudioSession(tmp_path, ImageSource(photos), blank())
     (tmp_path / "project.json").unlink()
     (tmp_path / "task.svf").write_text("no task")
-    with pytest.raises(ValueError, match="task.svf is no task"):
+    with pytest.raises(ValueError, match="task.svf is not a task"):
         LabelStudioSession(tmp_path, ImageSource(photos), blank())
 
 

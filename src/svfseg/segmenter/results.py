@@ -72,11 +72,11 @@ def segment(
 
 
 def without_absent(maps: ClassMaps, thresholds: Sequence[ClassThresholds]) -> Tensor:
-    """Empty the maps of classes with too low a presence score.
+    """Set the maps of classes with too low a presence score to zero.
 
     Args:
-        maps: of an image or a tile.
-        thresholds: of the classes, in the order of the maps; none leaves the maps as they are.
+        maps: what the model says of an image or a tile.
+        thresholds: those of the classes, in the order of the maps; none leaves the maps as they are.
 
     Returns:
         (classes, height, width), probability.
