@@ -92,11 +92,15 @@ def test_folders_that_cannot_be_written_are_known_before(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     for path, words in (
         (READ_ONLY / "svfseg" / "out", f"{READ_ONLY} cannot be written"),
-        (tmp_path / "file" / "out", "is not a folder"),
-        (tmp_path / "file", "is not a folder"),
+        (tmp_path / "file" / "out", "which is a file: give a folder"),
+        (tmp_path / "file", "is a file: give a folder"),
     ):
         with pytest.raises(InputError, match=words):
             check_output_folder(path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for check in (check_output_file, check_output_folder):
+        with pytest.raises(InputError, match="a link that points at itself"):
+            check(tmp_path / "loop")
     with pytest.raises(InputError, match="cannot be written"):
         check_output_file(READ_ONLY / "out.svf")
     with pytest.raises(InputError, match="lies in a file"):

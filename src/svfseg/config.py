@@ -395,4 +395,7 @@ def look_up(name: str, known: Mapping[str, Any], what: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{what} {name} cannot be imported: {error}") from error
+        raise InputError(
+            f"{what} {name} cannot be imported: {error}; run svfseg with "
+            "PYTHONPATH set to the folder of that module"
+        ) from error

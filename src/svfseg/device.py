@@ -23,6 +23,7 @@ def resolve(name: str = "auto") -> torch.device:
     """
     import torch
 
+    name = str(name)  # a torch.device as well
     if name not in DEVICES:
         raise InputError(f"device is {name}: expected one of {', '.join(DEVICES)}")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

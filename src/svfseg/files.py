@@ -82,11 +82,12 @@ def check_output_folder(path: Path) -> None:
     Raises:
         InputError: something else is at the path, or it cannot be written.
     """
-    existing = path
+    existing = _resolved(path)
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f"{existing} is not a folder: choose another place for {path}")
+        what = "a file" if existing == path else f"in {existing}, which is a file"
+        raise InputError(f"{path} is {what}: give a folder, or choose another place")
     try:
         descriptor, probe = tempfile.mkstemp(prefix=".svfseg-", dir=existing)
         os.close(descriptor)
@@ -150,7 +151,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: there is something other than a folder at the path.
     """
-    target = path.resolve() if path.is_symlink() else path
+    target = _resolved(path)
     if target.exists() and not target.is_dir():
         raise InputError(f"{path} is not a folder: choose another place")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -169,13 +170,27 @@ def replace_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _resolved(path: Path) -> Path:
+    """Follow a symbolic link; other paths stay as they are.
+
+    Raises:
+        InputError: the link points at itself.
+    """
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError) as error:  # RuntimeError before Python 3.13
+        raise InputError(f"{path} is a link that points at itself: choose another place") from error
+
+
 def _target_file(path: Path) -> Path:
     """Give the file that is written when a path is: the target of a link.
 
     Raises:
         InputError: there is something at the path that is not a regular file.
     """
-    target = path.resolve() if path.is_symlink() else path
+    target = _resolved(path)
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:

@@ -279,6 +279,7 @@ def test_import_refuses_what_is_no_checkpoint(
         ("--data.train-lists a b c.yaml --shot 5", "c.yaml", "--data.train-lists a b --shot 5"),
         ("--out r.yaml", None, "--out r.yaml"),
         ("settings", "settings", ""),
+        ("--resume settings", "settings", "--resume"),
         ("", None, ""),
     ],
 )

@@ -236,7 +236,7 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
             ["--support", image, "--mask", black, "--classes", "a", "b"],
             "mask of support 1 is empty",
         ),
-        (["--support", image, "--mask", tmp_path / "gone.png"], "no image or folder at"),
+        (["--support", image, "--mask", tmp_path / "gone.png"], "no file or folder at"),
         (["--support", image, "--mask", image], "is a JPEG, which blurs the ids of a mask"),
         (["--support", image, "--mask", white, "--classes", "a", "b"], "holds 255 alone"),
         (["--support", image, "--mask", mask, "--out", tmp_path], "is a folder: give a file"),

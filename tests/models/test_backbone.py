@@ -193,7 +193,10 @@ def test_weight_files_that_do_not_fit_name_the_first_keys(tmp_path: Path) -> Non
         (BackboneConfig("densenet121", "none"), "try model.backbone.output_stride 32"),
         (BackboneConfig("resnet50", "none", 4), "expected 8, 16 or 32"),
         (BackboneConfig("vgg16", "none", 32), "output stride 8 or 16"),
-        (BackboneConfig("swin_tiny_patch4_window7_224", "none", 32), "is not a convolutional network"),
+        (
+            BackboneConfig("swin_tiny_patch4_window7_224", "none", 32),
+            "is not a convolutional network",
+        ),
     ],
 )
 def test_bad_settings_are_explained(config: BackboneConfig, message: str) -> None:

@@ -477,3 +477,19 @@ def test_a_model_of_the_hub(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(snapshot)
+
+
+def test_arguments_as_notebooks_give_them(scenes: dict[int, list[Sample]], tmp_path: Path) -> None:
+    samples = of(scenes)
+    paths, masks = [], []
+    for i, sample in enumerate(samples):
+        paths.append(str(tmp_path / f"{i}.png"))
+        masks.append(str(tmp_path / f"m{i}.png"))
+        Image.fromarray(sample.image).save(paths[-1])
+        Image.fromarray(sample.mask).save(masks[-1])
+    segmenter = tiny().fit(np.array(paths[:2]), np.array(masks[:2]), "disc")
+    assert segmenter.classes_ == ("disc",)
+    assert len(segmenter.predict(np.array(paths))) == len(paths)
+    for name, value in (("size", "320"), ("threshold", "high"), ("batch", "4")):
+        with pytest.raises(ValueError, match=f"{name} is '{value}': expected a number"):
+            tiny().set_params(**{name: value}).fit(paths[0], masks[0])

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from svfseg.config import BackboneConfig, TrainConfig, TuningConfig
+from svfseg.errors import InputError
 from svfseg.lab.events import Event, StepDone
 from svfseg.lab.run import setup
 from svfseg.lab.training import batches, train
 from svfseg.models import Backbone
+from svfseg.models.backbone import build_backbone
 from svfseg.svf import apply_svf, svf_parameters
 from svfseg.svf.layers import FactoredLayer
 from svfseg.tuning.checkpoint import load_run, restore_model
+from svfseg.tuning.state import check_saved, tensor_ids, tuned_tensors
 from svfseg.tuning.strategy import InPlaceStrategy, Progress
 from tests.data.test_files import folder_of
 from tests.lab.test_training import config_of
@@ -162,3 +166,31 @@ def test_factored_layers_of_ones_own_strategy_become_an_adapter(data: Path, tmp_
     assert (run / "best" / "adapter" / "adapter.json").is_file()
     restored = restore_model(run / "best", settings)
     assert all(p.requires_grad for p in svf_parameters(restored.backbone))
+
+
+def test_what_could_not_be_saved_is_refused_before_the_training() -> None:
+    def hides(backbone: Backbone, config: TuningConfig, progress: object) -> None:
+        backbone.layer4.register_buffer("hidden", torch.randn(3), persistent=False)
+        next(iter(backbone.layer4.parameters())).requires_grad_(True)
+
+    def differs(backbone: Backbone, config: TuningConfig, progress: object) -> None:
+        apply_svf(backbone, r"layer3\..*")
+        apply_svf(backbone, r"layer4\..*", train="U")
+
+    def ties(backbone: Backbone, config: TuningConfig, progress: object) -> None:
+        shared = torch.nn.Parameter(torch.randn(3))
+        backbone.layer3.register_parameter("tied", shared)
+        backbone.layer4.register_parameter("tied", shared)
+
+    config = BackboneConfig("test_resnet", "none")
+    for function, words in ((hides, "persistent=False"), (differs, "different settings")):
+        backbone = build_backbone(config)
+        before = tensor_ids(backbone)
+        function(backbone, TuningConfig(), None)
+        with pytest.raises(InputError, match=words):
+            check_saved(backbone, before)
+    backbone = build_backbone(config)
+    ties(backbone, TuningConfig(), None)
+    tensors = tuned_tensors(backbone)
+    assert torch.equal(*(tensors[f"layer{i}.tied"] for i in (3, 4)))
+    assert save_tensors(tensors)  # shared memory would be refused

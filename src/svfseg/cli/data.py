@@ -97,6 +97,8 @@ def _episodes(arguments: Sequence[str]) -> None:
     from svfseg.config import DataConfig
     from svfseg.data import draw_test_list, novel_split, test_index, write_episodes
 
+    if parsed.count < 1:
+        raise InputError(f"--count is {parsed.count}: expected at least 1 episode")
     check_output_file(parsed.out)
 
     index = test_index(

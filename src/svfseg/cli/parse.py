@@ -111,7 +111,8 @@ def split_config_file(words: Sequence[str], kind: type) -> tuple[Path | None, li
     for word in words:
         is_option = word.startswith("-")
         is_yaml = word.lower().endswith((".yaml", ".yml"))
-        if not is_option and not takes_value and (is_yaml or not others):
+        after_option = bool(others) and others[-1].startswith("-")
+        if not is_option and not takes_value and (is_yaml or not others or after_option):
             files.append(Path(word))
             continue
         others.append(word)

@@ -123,9 +123,10 @@ class ExportArguments:
 def run_fit(arguments: Sequence[str]) -> None:
     """Run ``svfseg fit --support ... --out TASK``."""
     parsed = parse(FitArguments, "fit", arguments, stray="give the marked images with --support")
-    for path in (*parsed.support, *parsed.mask, *parsed.negative):
-        if not path.exists():  # said before seconds of loading
-            raise MissingFileError(f"there is no image or folder at {path}")
+    for name in ("support", "mask", "negative"):
+        for path in getattr(parsed, name):
+            if not path.exists():  # said before seconds of loading
+                raise MissingFileError(f"there is no file or folder at {path}", settings=(name,))
     check_output_file(parsed.out)
     if not parsed.support:
         raise InputError(

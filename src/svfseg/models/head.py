@@ -239,6 +239,8 @@ def as_head(module: nn.Module) -> Head:
     Raises:
         InputError: it has no ``backbone``.
     """
+    if not isinstance(module, nn.Module):
+        raise InputError(f"a head is a torch.nn.Module: found {type(module).__name__}")
     if not isinstance(module, EpisodicHead):
         module.__class__ = _completed(type(module))
     if not isinstance(module, Head):

@@ -12,11 +12,12 @@ from svfseg.data.index import Sample
 from svfseg.device import resolve
 from svfseg.errors import InputError
 from svfseg.models import Head
-from svfseg.segmenter.adaptation import AdaptationResult, Support, adapt, tuning_of
+from svfseg.segmenter.adaptation import AdaptationResult, Support, adapt
 from svfseg.segmenter.base import BaseModel, load_base
 from svfseg.segmenter.calibration import ClassThresholds, calibrate, left_out_iou
 from svfseg.segmenter.events import TuningReport, ignore
 from svfseg.segmenter.inference import ClassMaps, Predictor, by_class
+from svfseg.segmenter.parameters import as_list, check_parameters, is_list
 from svfseg.segmenter.results import Segmentation, mean_iou, segment, without_absent
 from svfseg.segmenter.task_file import TaskFile, read_task, restore_adaptation, save_task
 from svfseg.segmenter.tiling import blend, cut, marked_windows, windows
@@ -181,14 +182,14 @@ class FewShotSegmenter:
             MissingFileError: no such file.
             InputError: numbers or sizes that differ, a class without a pixel, wrong parameters.
         """
-        self._check_parameters()
-        image_list, mask_list = _as_list(images), _as_list(masks)
+        check_parameters(self.get_params())
+        image_list, mask_list = as_list(images), as_list(masks)
         if not image_list or len(image_list) != len(mask_list):
             raise InputError(
                 f"found {len(image_list)} image(s) and {len(mask_list)} mask(s): give at least "
                 "one image, and one mask for each"
             )
-        names = tuple(classes) if classes is not None else ("class",)
+        names = (classes,) if isinstance(classes, str) else tuple(classes or ("class",))
         if not names or len(set(names)) < len(names):
             raise InputError(f"classes are {list(names)}: expected one or more different names")
         samples = [
@@ -260,9 +261,8 @@ class FewShotSegmenter:
         Raises:
             NotFittedError: before `fit`.
         """
-        if isinstance(images, (list, tuple)):
-            return list(self.iter_predict(images))
-        return next(self.iter_predict([images]))
+        results = list(self.iter_predict(as_list(images)))
+        return results if is_list(images) else results[0]
 
     def iter_predict(self, images: Sequence[ImageLike]) -> Iterator[Segmentation]:
         """Outline the classes image by image: only ``batch`` images' maps are in memory.
@@ -293,7 +293,7 @@ class FewShotSegmenter:
             InputError: numbers or sizes that differ, or no class in any mask or prediction.
         """
         self._check_is_fitted()
-        image_list, mask_list = _as_list(images), _as_list(masks)
+        image_list, mask_list = as_list(images), as_list(masks)
         if len(image_list) != len(mask_list):
             raise InputError(
                 f"found {len(image_list)} image(s) and {len(mask_list)} mask(s): give one each"
@@ -414,18 +414,6 @@ class FewShotSegmenter:
         self._base_model = base  # the cache of base models holds none by itself
         return base
 
-    def _check_parameters(self) -> None:
-        if self.adapt is not None:
-            tuning_of(self.adapt)
-        if self.size is not None and self.size < 32:
-            raise InputError(f"size is {self.size}: expected at least 32 pixels")
-        if self.threshold is not None and not 0 < self.threshold < 1:
-            raise InputError(f"threshold is {self.threshold}: expected between 0 and 1")
-        if self.batch < 1:
-            raise InputError(f"batch is {self.batch}: expected 1 or more")
-        if self.steps is not None and self.steps < 0:
-            raise InputError(f"steps is {self.steps}: expected 0 or more")
-
     def _check_is_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             raise NotFittedError("not fitted yet: call fit with images and masks first")
@@ -443,7 +431,3 @@ def _as_sample(image: ImageLike, mask: MaskLike, names: tuple[str, ...], number:
 
 def _parameters(kind: type[FewShotSegmenter]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(kind).parameters
-
-
-def _as_list(values: Any) -> list[Any]:
-    return list(values) if isinstance(values, (list, tuple)) else [values]

@@ -76,7 +76,7 @@ def without_absent(maps: ClassMaps, thresholds: Sequence[ClassThresholds]) -> Te
 
     Args:
         maps: what the model says of an image or a tile.
-        thresholds: those of the classes, in the order of the maps; none leaves the maps as they are.
+        thresholds: those of the classes, in the order of the maps; without any, the maps stay.
 
     Returns:
         (classes, height, width), probability.

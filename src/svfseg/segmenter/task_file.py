@@ -30,6 +30,20 @@ METADATA, FEATURES, TUNED, ADAPTER = (
 )
 
 
+# What every task says of itself.
+_KEYS = (
+    "model",
+    "fingerprint",
+    "classes",
+    "size",
+    "parameters",
+    "rules",
+    "strategy",
+    "steps",
+    "lr",
+)
+
+
 @dataclass(frozen=True)
 class TaskFile:
     """What a file of a fitted task holds.
@@ -142,10 +156,15 @@ def read_task(path: Path) -> TaskFile:
         raise InputError(
             f"{path} is not a task of svfseg, or is damaged ({' '.join(str(error).split())})"
         ) from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path} is not a task of svfseg, or is damaged ({METADATA} is a list)")
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"{path} has task format {metadata.get('format')}, expected {FORMAT}: update svfseg"
         )
+    missing = [key for key in _KEYS if key not in metadata]
+    if missing:
+        raise InputError(f"{path} is damaged: {METADATA} has no {', '.join(missing)}")
     features: dict[int, list[dict[str, Tensor]]] = {}
     for key in sorted(tensors, key=lambda k: tuple(map(int, k.split("/")[:2]))):
         class_id, number, name = key.split("/")

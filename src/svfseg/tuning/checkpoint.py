@@ -246,7 +246,7 @@ def load_training(folder: Path) -> dict[str, Any]:
 
 def trained_state(head: Head, config: TrainConfig) -> dict[str, Tensor]:
     """Give what model.safetensors holds: all that differs from the base but the adapter."""
-    state = {k: v.detach().cpu().contiguous() for k, v in head.state_dict().items()}
+    state = {k: v.detach().cpu().clone().contiguous() for k, v in head.state_dict().items()}
     if _is_self_contained(config.model):
         return state
     own = {k: v for k, v in state.items() if not k.startswith("backbone.")}

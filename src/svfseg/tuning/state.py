@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from svfseg.errors import InputError
 from svfseg.models import Backbone
-from svfseg.svf.layers import factored_layers
+from svfseg.svf.layers import FactoredLayer, factored_layers
 
 
 def tuned_tensors(backbone: Backbone) -> dict[str, Tensor]:
@@ -18,7 +19,7 @@ def tuned_tensors(backbone: Backbone) -> dict[str, Tensor]:
     factored = {id(tensor) for _, layer in factored_layers(backbone) for tensor in _own(layer)}
     moving = {id(t) for layer in backbone.moving_norms() for t in layer.buffers()}
     return {
-        name: tensor.detach().cpu().contiguous()
+        name: tensor.detach().cpu().clone().contiguous()  # tied tensors are saved for each name
         for name, tensor in backbone.state_dict(keep_vars=True).items()
         if id(tensor) not in factored
         and (tensor.requires_grad or name in backbone.inserted or id(tensor) in moving)
@@ -32,7 +33,8 @@ def has_factored(backbone: nn.Module) -> bool:
 
 def tensor_ids(backbone: nn.Module) -> frozenset[int]:
     """Identify the tensors that a backbone has now, for `inserted_names` later."""
-    return frozenset(id(tensor) for tensor in backbone.state_dict(keep_vars=True).values())
+    state = backbone.state_dict(keep_vars=True).values()
+    return frozenset(id(tensor) for tensor in (*state, *backbone.buffers()))
 
 
 def inserted_names(backbone: nn.Module, before: Iterable[int]) -> frozenset[str]:
@@ -40,6 +42,34 @@ def inserted_names(backbone: nn.Module, before: Iterable[int]) -> frozenset[str]
     known = set(before)
     state = backbone.state_dict(keep_vars=True)
     return frozenset(name for name, tensor in state.items() if id(tensor) not in known)
+
+
+def check_saved(backbone: nn.Module, before: Iterable[int]) -> None:
+    """Check before the training that its outcome can be saved.
+
+    Args:
+        backbone: after a strategy was applied.
+        before: `tensor_ids` from before.
+
+    Raises:
+        InputError: a buffer is not part of the state, or factored layers differ in settings.
+    """
+    known = set(before)
+    for module_name, module in backbone.named_modules():
+        if isinstance(module, FactoredLayer):
+            continue
+        for name in module._non_persistent_buffers_set:
+            if id(module._buffers[name]) not in known:
+                raise InputError(
+                    f"the strategy put the buffer {module_name}.{name} into the backbone with "
+                    "persistent=False, so that it would not be saved: register it without that"
+                )
+    settings = {(layer.svf_train, layer.svf_scale) for _, layer in factored_layers(backbone)}
+    if len(settings) > 1:
+        raise InputError(
+            f"the strategy factored layers with different settings, {sorted(settings)}: one "
+            "adapter has one configuration"
+        )
 
 
 def _own(layer: nn.Module) -> Iterable[Tensor]:

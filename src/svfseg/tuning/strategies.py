@@ -15,7 +15,7 @@ from svfseg.tuning.layers import Layers
 from svfseg.tuning.lora import Lora
 from svfseg.tuning.norm import Norm
 from svfseg.tuning.ssf import Ssf
-from svfseg.tuning.state import inserted_names, tensor_ids
+from svfseg.tuning.state import check_saved, inserted_names, tensor_ids
 from svfseg.tuning.strategy import Progress, Strategy, as_strategy
 from svfseg.tuning.svf import Svf
 
@@ -76,6 +76,7 @@ def tune(
     before = tensor_ids(backbone)
     strategy.apply(backbone, config, progress)
     backbone.inserted = inserted_names(backbone, before)
+    check_saved(backbone, before)
     trains = any(parameter.requires_grad for parameter in backbone.parameters())
     if not trains and not isinstance(strategy, Frozen):
         raise InputError(
