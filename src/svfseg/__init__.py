@@ -4,9 +4,9 @@ The method for any PyTorch model (`apply_svf` and its kin), the laboratory (`tra
 and the tool for your own images (`FewShotSegmenter`). Names load what they need on first use.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from svfseg._lazy import lazy_names
 from svfseg._version import __version__
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
@@ -67,8 +67,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'svfseg' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

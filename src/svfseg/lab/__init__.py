@@ -3,8 +3,9 @@
 Names load what they need on first use, so that events are known without torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from svfseg._lazy import lazy_names
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.lab.analysis import analyze
@@ -47,8 +48,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'svfseg.lab' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -14,7 +14,7 @@ from svfseg.models.backbone import STAGES, Backbone, WholeBackbone
 from svfseg.models.functional import gram, gram_difference, resize
 from svfseg.models.head import EPISODE, EpisodicHead
 from svfseg.models.matching import Match, Matching, QueryFeatures, SupportFeatures, encode_episode
-from svfseg.models.presence import filled_part, presence_score
+from svfseg.models.presence import presence_in_filled_part
 from svfseg.models.pspnet import BaseLearner, PSPNet
 
 
@@ -227,8 +227,8 @@ class BAM(EpisodicHead):
         size: tuple[int, int],
     ) -> float:
         """See `Head.presence` and `presence_score`."""
-        keys = torch.cat([shot.keys for shot in supports], dim=1).float().cpu()
-        return presence_score(filled_part(query.deep, probability, size), keys, probability)
+        keys = [shot.keys for shot in supports]
+        return presence_in_filled_part(query.deep, keys, probability, size)
 
     def loss(self, *tensors: Tensor, aux: float = 1.0) -> Tensor:
         """Give the cross-entropy of the ensemble + ``aux`` times those of the two learners.

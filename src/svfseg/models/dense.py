@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from svfseg.models.backbone import Backbone, Features
 from svfseg.models.functional import average_into, resize
 from svfseg.models.head import EpisodicHead, OnnxModules
-from svfseg.models.presence import filled_part, presence_score
+from svfseg.models.presence import presence_in_filled_part
 
 # A support's inside and outside are each summed up by so many directions, so that neither wins by
 # its number of positions.
@@ -120,8 +120,8 @@ class Dense(EpisodicHead):
         size: tuple[int, int],
     ) -> float:
         """See `Head.presence` and `presence_score`."""
-        keys = torch.cat([shot.keys for shot in supports], dim=1).float().cpu()
-        return presence_score(filled_part(query.deep, probability, size), keys, probability)
+        keys = [shot.keys for shot in supports]
+        return presence_in_filled_part(query.deep, keys, probability, size)
 
     def onnx_modules(self) -> OnnxModules:
         """See `Head.onnx_modules`."""

@@ -1,5 +1,8 @@
 """Score whether a class is in an image at all."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,18 +33,19 @@ def presence_score(deep: Tensor, keys: Tensor, probability: Tensor) -> float:
     return float((weighted + best) / 2)
 
 
-def filled_part(deep: Tensor, probability: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut features of a padded input to the part that the image fills.
+def presence_in_filled_part(
+    deep: Tensor, keys: Sequence[Tensor], probability: Tensor, size: tuple[int, int]
+) -> float:
+    """Score presence in the part of a padded input that the image fills: see `presence_score`.
 
     Args:
         deep: (1, channels, height, width), features of the padded input.
+        keys: (channels, positions) of each support.
         probability: (rows, columns) of the part that the image fills, in pixels of the input.
         size: height and width of the padded input.
-
-    Returns:
-        (channels, height', width'), float32 on the CPU.
     """
     features = deep[0].float().cpu()
     rows = max(1, round(features.shape[1] * probability.shape[0] / size[0]))
     columns = max(1, round(features.shape[2] * probability.shape[1] / size[1]))
-    return features[:, :rows, :columns]
+    inside = torch.cat(list(keys), dim=1).float().cpu()
+    return presence_score(features[:, :rows, :columns], inside, probability)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from svfseg.models.backbone import Backbone
@@ -16,7 +15,7 @@ from svfseg.models.matching import (
     encode_episode,
     middle,
 )
-from svfseg.models.presence import filled_part, presence_score
+from svfseg.models.presence import presence_in_filled_part
 
 
 class PrototypeHead(EpisodicHead):
@@ -76,8 +75,8 @@ class PrototypeHead(EpisodicHead):
         size: tuple[int, int],
     ) -> float:
         """See `Head.presence` and `presence_score`."""
-        keys = torch.cat([shot.keys for shot in supports], dim=1).float().cpu()
-        return presence_score(filled_part(query.deep, probability, size), keys, probability)
+        keys = [shot.keys for shot in supports]
+        return presence_in_filled_part(query.deep, keys, probability, size)
 
     def onnx_modules(self) -> OnnxModules:
         """See `Head.onnx_modules`; keys are positions, so their number follows the size."""

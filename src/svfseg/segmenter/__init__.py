@@ -3,8 +3,9 @@
 Names load what they need on first use, so that a report is written without torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from svfseg._lazy import lazy_names
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.segmenter.batch import predict_folder
@@ -27,8 +28,4 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'svfseg.segmenter' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

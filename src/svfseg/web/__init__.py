@@ -3,8 +3,9 @@
 Names load what they need on first use: most need the packages of the extra "app".
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from svfseg._lazy import lazy_names
 
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.web.app import create_page
@@ -27,8 +28,4 @@ __all__ = [
     "create_service",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'svfseg.web' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)
