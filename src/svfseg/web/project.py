@@ -15,7 +15,7 @@ from PIL import Image
 from svfseg.annotations.writers import palette
 from svfseg.data.images import Array, read_mask
 from svfseg.errors import InputError
-from svfseg.files import replace_file
+from svfseg.files import replace_file, write_json
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.segmenter.task_file import rename_classes
 from svfseg.web.errors import UnknownNameError
@@ -23,9 +23,8 @@ from svfseg.web.project_file import (
     ImageRecord,
     is_example,
     new_state,
-    read_state,
+    read_project,
     work_size,
-    write_state,
 )
 from svfseg.web.uploads import decode_image
 
@@ -52,7 +51,7 @@ class PageProject:
         self.lock = threading.RLock()
         self.revision = 0
         if (folder / STATE).is_file():
-            self.state = read_state(folder / STATE)
+            self.state = read_project(folder / STATE)
         elif folder.is_dir() and any(folder.iterdir()):
             raise InputError(
                 f"{folder} is not a project: expected {STATE} in it, or an empty folder; to work "
@@ -77,7 +76,7 @@ class PageProject:
 
     def _write(self) -> None:
         self.revision += 1
-        write_state(self.folder / STATE, self.state)
+        write_json(self.folder / STATE, self.state)
 
     def _touch(self, name: str) -> int:
         """Give an image a version that no other image had, not even an earlier one of its name."""

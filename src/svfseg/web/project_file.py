@@ -1,14 +1,11 @@
 """project.json: everything that a page's project knows, as plain typed data."""
 
-import json
 from pathlib import Path
 from typing import NotRequired
 
-from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from svfseg.errors import InputError
-from svfseg.files import read_json, replace_file
+from svfseg.web.validation import read_state
 
 # A mask is painted with at most this many pixels, and resized to the image's own size.
 PAINTED = 4_000_000
@@ -85,32 +82,13 @@ def new_state() -> ProjectState:
     }
 
 
-def read_state(path: Path) -> ProjectState:
+def read_project(path: Path) -> ProjectState:
     """Read project.json; a key that it lacks has the value of a new project.
 
     Raises:
         InputError: it is damaged.
     """
-    try:
-        stored = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}: restore it, or remove it") from error
-    if not isinstance(stored, dict):
-        raise InputError(f"{path} is damaged (it is not an object): restore it, or remove it")
-    try:
-        return TypeAdapter(ProjectState).validate_python({**new_state(), **stored})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{path} is damaged ({where}: {first['msg']}): restore it, or remove it"
-        ) from error
-
-
-def write_state(path: Path, state: ProjectState) -> None:
-    """Write project.json whole or not at all."""
-    with replace_file(path) as fresh:
-        fresh.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8", newline="\n")
+    return read_state(path, ProjectState, new_state())
 
 
 def is_example(image: ImageRecord) -> bool:

@@ -27,6 +27,7 @@ from svfseg.web.labelstudio.payloads import (
 from svfseg.web.labelstudio.results import Prediction
 from svfseg.web.labelstudio.session import LabelStudioSession
 from svfseg.web.limits import Gate, Limits
+from svfseg.web.validation import first_problem
 
 log = logging.getLogger("svfseg.labelstudio")
 
@@ -156,9 +157,8 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 async def _refuse_body(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    line = f"{request.url.path} got a body that is not Label Studio's ({where}: {first['msg']})"
+    problem = first_problem(error)
+    line = f"{request.url.path} got a body that is not Label Studio's ({problem})"
     log.warning(line)
     return JSONResponse({"detail": line}, 400)
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from svfseg.errors import InputError
+from svfseg.web.validation import first_problem
 
 P = TypeVar("P", bound=BaseModel)
 Json = Mapping[str, Any]
@@ -101,9 +102,7 @@ def read_payload(kind: type[P], content: object, name: str) -> P:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "all of it"
         raise InputError(
-            f"{name} is not as Label Studio's webhook sends it ({where}: {first['msg']}): let it "
+            f"{name} is not as Label Studio's webhook sends it ({first_problem(error)}): let it "
             "send the payload"
         ) from error

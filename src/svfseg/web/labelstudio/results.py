@@ -16,6 +16,7 @@ from svfseg.data.images import Array
 from svfseg.errors import InputError
 from svfseg.segmenter import Segmentation
 from svfseg.web.labelstudio.rle import Mask, decode_mask, encode_mask
+from svfseg.web.validation import first_problem
 
 M = TypeVar("M", bound=BaseModel)
 # A result as Label Studio sends it: anything, until it is read.
@@ -209,10 +210,8 @@ def _read(kind: type[M], content: object) -> M:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "all of it"
         raise InputError(
-            f"a result of the annotation is damaged ({where}: {first['msg']})"
+            f"a result of the annotation is damaged ({first_problem(error)})"
         ) from error
 
 

@@ -6,11 +6,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.errors import InputError
-from svfseg.files import read_json, write_json
+from svfseg.files import write_json
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.payloads import (
@@ -31,6 +30,7 @@ from svfseg.web.labelstudio.results import (
     read_labeling,
 )
 from svfseg.web.labelstudio.store import Supports, choose_supports
+from svfseg.web.validation import read_state
 
 log = logging.getLogger("svfseg.labelstudio")
 
@@ -301,17 +301,7 @@ def _read_state(path: Path) -> SessionState:
     }  # fmt: skip
     if not path.is_file():
         return state
-    stored = read_json(path)
-    if not isinstance(stored, dict):
-        raise InputError(f"{path} is damaged (it is not an object): restore it, or remove it")
-    try:
-        return TypeAdapter(SessionState).validate_python({**state, **stored})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{path} is damaged ({where}: {first['msg']}): restore it, or remove it"
-        ) from error
+    return read_state(path, SessionState, state)
 
 
 def _address(task: TaskPayload, labeling: Labeling) -> str:

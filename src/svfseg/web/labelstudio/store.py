@@ -15,6 +15,7 @@ from svfseg.errors import InputError
 from svfseg.files import read_json, write_json
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.results import Labeling, draw_results, marked_classes
+from svfseg.web.validation import first_problem
 
 log = logging.getLogger("svfseg.labelstudio")
 
@@ -89,9 +90,7 @@ def _read_record(path: Path) -> SupportRecord:
     try:
         return TypeAdapter(SupportRecord).validate_python(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is damaged ({where}: {first['msg']}): remove it") from error
+        raise InputError(f"{path} is damaged ({first_problem(error)}): remove it") from error
 
 
 def choose_supports(
