@@ -20,7 +20,7 @@ from svfseg.models.backbone import build_backbone
 from svfseg.svf import apply_svf, svf_parameters
 from svfseg.svf.layers import FactoredLayer
 from svfseg.tuning.checkpoint import load_run, restore_model
-from svfseg.tuning.state import check_saved, tensor_ids, tuned_tensors
+from svfseg.tuning.state import Snapshot, check_saved, tuned_tensors
 from svfseg.tuning.strategy import InPlaceStrategy, Progress
 from tests.data.test_files import folder_of
 from tests.lab.test_training import config_of
@@ -185,7 +185,7 @@ def test_what_could_not_be_saved_is_refused_before_the_training() -> None:
     config = BackboneConfig("test_resnet", "none")
     for function, words in ((hides, "persistent=False"), (differs, "different settings")):
         backbone = build_backbone(config)
-        before = tensor_ids(backbone)
+        before = Snapshot(backbone)
         function(backbone, TuningConfig(), None)
         with pytest.raises(InputError, match=words):
             check_saved(backbone, before)
@@ -194,3 +194,24 @@ def test_what_could_not_be_saved_is_refused_before_the_training() -> None:
     tensors = tuned_tensors(backbone)
     assert torch.equal(*(tensors[f"layer{i}.tied"] for i in (3, 4)))
     assert save_tensors(tensors)  # shared memory would be refused
+
+
+def test_what_a_strategy_wrote_to_or_replaced_is_saved() -> None:
+    """Frozen statistics that it changes in place; and layers that it frees, whose place in memory
+    new tensors may take."""
+    backbone = build_backbone(BackboneConfig("test_resnet", "none"))
+    norm = next(m for m in backbone.layer4.modules() if isinstance(m, nn.BatchNorm2d))
+    before = Snapshot(backbone)
+    norm.running_mean.add_(1)
+    for name, module in list(backbone.layer3.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            parent = backbone.layer3.get_submodule(name.rpartition(".")[0])
+            channels = module.num_features
+            del module
+            setattr(parent, name.rpartition(".")[2], nn.BatchNorm2d(channels))
+    changed = before.changed_names(backbone)
+    new = {n for n in backbone.state_dict() if n.startswith("layer3.") and "running" in n}
+    assert new
+    assert new <= changed
+    assert any(n.startswith("layer4.") and n.endswith("running_mean") for n in changed)
+    assert not any(n.startswith(("layer0.", "layer1.", "layer2.")) for n in changed)

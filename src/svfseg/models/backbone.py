@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         self.channels = tuple(channels)
         self.norm = norm
         self._moving: frozenset[str] = frozenset()
-        # names of tensors that a strategy put in beside the base weights
+        # names of tensors that a strategy put in beside the base weights, or wrote to
         self.inserted: frozenset[str] = frozenset()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)

@@ -74,7 +74,7 @@ def predict_folder(
             for path in waiting:
                 try:
                     image = as_image(path)
-                except (ValueError, FileNotFoundError) as error:  # cut off, or gone meanwhile
+                except (InputError, OSError) as error:  # cut off, or gone meanwhile
                     problems[path] = str(error)
                     logger.warning("left out: %s", error)
                     log.write(json.dumps({"image": str(path), "left_out": str(error)}) + "\n")

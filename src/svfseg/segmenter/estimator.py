@@ -189,7 +189,8 @@ class FewShotSegmenter:
                 f"found {len(image_list)} image(s) and {len(mask_list)} mask(s): give at least "
                 "one image, and one mask for each"
             )
-        names = (classes,) if isinstance(classes, str) else tuple(classes or ("class",))
+        labels = ("class",) if classes is None else classes
+        names = (labels,) if isinstance(labels, str) else tuple(labels)
         if not names or len(set(names)) < len(names):
             raise InputError(f"classes are {list(names)}: expected one or more different names")
         samples = [
@@ -410,8 +411,12 @@ class FewShotSegmenter:
 
     def _load_base(self) -> BaseModel:
         """Load the untouched model, or share it with other segmenters."""
-        base = load_base(self.model, str(resolve(self.device)))
-        self._base_model = base  # the cache of base models holds none by itself
+        key = (str(self.model), self.device)
+        entry = vars(self).get("_base_model")
+        if entry is None or entry[0] != key:
+            # kept here as well: the cache of base models does not keep any alive
+            entry = self._base_model = (key, load_base(self.model, str(resolve(self.device))))
+        base: BaseModel = entry[1]
         return base
 
     def _check_is_fitted(self) -> None:

@@ -31,35 +31,47 @@ def has_factored(backbone: nn.Module) -> bool:
     return any(True for _ in factored_layers(backbone))
 
 
-def tensor_ids(backbone: nn.Module) -> frozenset[int]:
-    """Identify the tensors that a backbone has now, for `inserted_names` later."""
-    state = backbone.state_dict(keep_vars=True).values()
-    return frozenset(id(tensor) for tensor in (*state, *backbone.buffers()))
+class Snapshot:
+    """The tensors that a backbone has before a strategy is applied.
+
+    It holds the tensors themselves: the identity of one that was replaced and freed could
+    otherwise come back as that of a new one.
+
+    Args:
+        backbone: the network.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        tensors = (*_own(backbone), *backbone.buffers())
+        self._versions = {id(tensor): (tensor, _version(tensor)) for tensor in tensors}
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Say whether a tensor was there, and has not been written to since."""
+        _, version = self._versions.get(id(tensor), (None, None))
+        return version == _version(tensor)
+
+    def changed_names(self, backbone: nn.Module) -> frozenset[str]:
+        """Name the tensors of the backbone's state that are new or were written to since."""
+        state = backbone.state_dict(keep_vars=True)
+        return frozenset(name for name, tensor in state.items() if not self.holds(tensor))
 
 
-def inserted_names(backbone: nn.Module, before: Iterable[int]) -> frozenset[str]:
-    """Name the tensors of a backbone that are none of those from before."""
-    known = set(before)
-    state = backbone.state_dict(keep_vars=True)
-    return frozenset(name for name, tensor in state.items() if id(tensor) not in known)
-
-
-def check_saved(backbone: nn.Module, before: Iterable[int]) -> None:
+def check_saved(backbone: nn.Module, before: Snapshot) -> None:
     """Check before the training that its outcome can be saved.
 
     Args:
         backbone: after a strategy was applied.
-        before: `tensor_ids` from before.
+        before: the backbone as it was.
 
     Raises:
         InputError: a buffer is not part of the state, or factored layers differ in settings.
     """
-    known = set(before)
     for module_name, module in backbone.named_modules():
         if isinstance(module, FactoredLayer):
             continue
         for name in module._non_persistent_buffers_set:
-            if id(module._buffers[name]) not in known:
+            buffer = module._buffers[name]
+            if buffer is not None and not before.holds(buffer):
                 raise InputError(
                     f"the strategy put the buffer {module_name}.{name} into the backbone with "
                     "persistent=False, so that it would not be saved: register it without that"
@@ -74,3 +86,8 @@ def check_saved(backbone: nn.Module, before: Iterable[int]) -> None:
 
 def _own(layer: nn.Module) -> Iterable[Tensor]:
     return layer.state_dict(keep_vars=True).values()
+
+
+def _version(tensor: Tensor) -> int:
+    """Count the writes to a tensor; inference tensors are not counted."""
+    return 0 if tensor.is_inference() else tensor._version

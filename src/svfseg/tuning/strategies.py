@@ -15,7 +15,7 @@ from svfseg.tuning.layers import Layers
 from svfseg.tuning.lora import Lora
 from svfseg.tuning.norm import Norm
 from svfseg.tuning.ssf import Ssf
-from svfseg.tuning.state import check_saved, inserted_names, tensor_ids
+from svfseg.tuning.state import Snapshot, check_saved
 from svfseg.tuning.strategy import Progress, Strategy, as_strategy
 from svfseg.tuning.svf import Svf
 
@@ -73,9 +73,9 @@ def tune(
     backbone.requires_grad_(False)
     changing = tuple(range(STAGES)) if backbone.norm == "train" else strategy.stages(config)
     head.keep_base(changing)
-    before = tensor_ids(backbone)
+    before = Snapshot(backbone)
     strategy.apply(backbone, config, progress)
-    backbone.inserted = inserted_names(backbone, before)
+    backbone.inserted = before.changed_names(backbone)
     check_saved(backbone, before)
     trains = any(parameter.requires_grad for parameter in backbone.parameters())
     if not trains and not isinstance(strategy, Frozen):
