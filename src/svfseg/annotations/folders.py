@@ -82,7 +82,7 @@ def check_images(paths: Sequence[Path]) -> None:
     for path in paths:
         try:
             image_size(path)
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             problems.append(str(error))
     if problems and len(problems) == len(paths):
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""

@@ -95,59 +95,62 @@ class TrainProgress(_Bar):
                 self._bar.console.print(f"step {step}: {score} on {monitor}{best}", highlight=False)
 
 
-class StudyProgress:
+class _Sequence:
+    """The progress of one thing after the other; a new one ends the one before."""
+
+    def __init__(self) -> None:
+        self._current: TrainProgress | EvalProgress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._current is not None:
+            self._current.__exit__()
+            self._current = None
+
+    def _begin(self, progress: "TrainProgress | EvalProgress") -> None:
+        self.__exit__()
+        self._current = progress
+
+    def _pass_on(self, event: Event) -> None:
+        if self._current is not None:
+            self._current(event)
+
+
+class StudyProgress(_Sequence):
     """A line for each run of a study with the time left, and each run's own progress."""
 
     def __init__(self) -> None:
-        self._run: TrainProgress | None = None
+        super().__init__()
         self._start, self._first = time.perf_counter(), 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._run is not None:
-            self._run.__exit__()
-            self._run = None
 
     def __call__(self, event: Event) -> None:
         """Show an event of `svfseg.lab.study.run_study`."""
-        if isinstance(event, RunStarted):
-            self.__exit__()
-            done, total = event.done, event.total
-            if done == 0 or self._first > done:
-                self._start, self._first = time.perf_counter(), done
-            worked = done - self._first
-            spent = time.perf_counter() - self._start
-            left = f", {spent / worked * (total - done) / 60:.0f} min left" if worked else ""
-            print(f"run {done + 1} of {total}: {event.name}{left}", file=sys.stderr, flush=True)
-            self._run = TrainProgress(event.name)
-        elif self._run is not None:
-            self._run(event)
+        if not isinstance(event, RunStarted):
+            self._pass_on(event)
+            return
+        self.__exit__()  # before the line of the next run
+        done, total = event.done, event.total
+        if done == 0 or self._first > done:
+            self._start, self._first = time.perf_counter(), done
+        worked = done - self._first
+        spent = time.perf_counter() - self._start
+        left = f", {spent / worked * (total - done) / 60:.0f} min left" if worked else ""
+        print(f"run {done + 1} of {total}: {event.name}{left}", file=sys.stderr, flush=True)
+        self._begin(TrainProgress(event.name))
 
 
-class DemoProgress:
+class DemoProgress(_Sequence):
     """The progress of each training and evaluation of a demo."""
-
-    def __init__(self) -> None:
-        self._phase: TrainProgress | EvalProgress | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._phase is not None:
-            self._phase.__exit__()
-            self._phase = None
 
     def __call__(self, event: Event) -> None:
         """Show an event of `svfseg.lab.demo.demo`."""
         if isinstance(event, PhaseStarted):
-            self.__exit__()
             kind = TrainProgress if event.phase == "training" else EvalProgress
-            self._phase = kind(f"{event.phase}, {event.strategy}")
-        elif self._phase is not None:
-            self._phase(event)
+            self._begin(kind(f"{event.phase}, {event.strategy}"))
+        else:
+            self._pass_on(event)
 
 
 class StepProgress(_Bar):

@@ -152,7 +152,7 @@ def verify(root: str | Path, name: str, convention: Convention) -> ListReport:
     for file, (height, width) in zip(part.names, part.sizes, strict=True):
         try:
             actual = image_size(root / name / file)
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             problems.append(str(error))
             continue
         if actual != (height, width):

@@ -58,7 +58,7 @@ def folder(root: str | Path) -> Index:
         try:
             mask = read_mask(mask_path)
             check_same_size(read_image(path), mask, path.name)
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             problems.append(str(error))
             continue
         counts = class_pixels(mask)

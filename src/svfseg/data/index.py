@@ -248,7 +248,7 @@ def count_pixels(masks: Sequence[Path], what: str) -> tuple[Pixels, ...]:
     def count(path: Path) -> Pixels:
         try:
             return class_pixels(read_mask(path))
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             problems.append(str(error))
             return {}
 

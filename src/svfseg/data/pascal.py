@@ -13,7 +13,7 @@ from svfseg.data.index import (
     read_list,
 )
 from svfseg.data.verify import ListReport, list_report
-from svfseg.errors import MissingFileError
+from svfseg.errors import InputError, MissingFileError
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle",
@@ -100,7 +100,7 @@ def verify(root: str | Path, name: str) -> ListReport:
             image = read_image(root / "JPEGImages" / f"{item}.jpg")
             mask = read_mask(masks / f"{item}.png")
             check_same_size(image, mask, item)
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             problems.append(str(error))
             continue
         counts = class_pixels(mask)

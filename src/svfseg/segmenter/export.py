@@ -13,6 +13,7 @@ from svfseg.data.transforms import fit_image, to_tensor
 from svfseg.errors import InputError
 from svfseg.files import replace_file, write_json, write_text
 from svfseg.segmenter import FewShotSegmenter
+from svfseg.segmenter.adaptation import frozen_copy
 from svfseg.segmenter.negatives import photographs
 
 # How far ONNX Runtime may lie from PyTorch, in probability.
@@ -46,7 +47,7 @@ def export(
     """
     segmenter._check_is_fitted()
     head, size = segmenter.predictor_.head, segmenter.predictor_.size
-    modules = head.to("cpu").eval().onnx_modules()
+    modules = frozen_copy(head).to("cpu").onnx_modules()  # the head may be shared
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     encode, answer, names = modules.support.eval(), modules.query.eval(), modules.features

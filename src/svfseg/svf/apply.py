@@ -305,7 +305,7 @@ def factorize_targets(
     for name, layer in layers:
         try:
             targets.append(Target(name, layer, factorize_layer(layer), fingerprint(layer)))
-        except ValueError as error:
+        except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
         if progress is not None:
             progress(len(targets), len(layers))
