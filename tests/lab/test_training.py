@@ -25,6 +25,7 @@ from svfseg.config import (
 )
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.events import CheckpointScored, Event, LayerFactored, StepDone
+from svfseg.lab.import_checkpoint import published_config
 from svfseg.lab.run import decay
 from svfseg.lab.training import train
 from svfseg.svf.layers import FactoredLayer
@@ -351,3 +352,14 @@ def test_two_processes_of_one_launch_train_what_one_trains(data: Path, tmp_path:
         row = json.loads((tmp_path / "two/runs" / arm / "row.json").read_text())
         alone = evaluate(tmp_path / "two" / "runs" / arm, EvalConfig(**scored))
         assert row["miou"] == alone.miou
+
+
+def test_published_heads_have_the_habits_of_their_authors(tmp_path: Path) -> None:
+    for head, dilation in ((None, "uniform"), ("bam", "uniform"), ("baseline", "stepwise")):
+        model = published_config(tmp_path, head).model
+        assert (model.head, model.backbone.dilation) == (head or "pfenet", dilation)
+    assert published_config(tmp_path, "baseline", "vgg16", "uniform").model.backbone == (
+        BackboneConfig("vgg16", "none", 16, "uniform")
+    )
+    with pytest.raises(ValueError, match="did you mean pfenet"):
+        published_config(tmp_path, "pfnet")

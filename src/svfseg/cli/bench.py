@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from svfseg.cli.parse import group_help, parse
-from svfseg.config import TrainConfig, did_you_mean, from_dict, read_config
+from svfseg.config import ModelConfig, TrainConfig, did_you_mean, from_dict, read_config
 from svfseg.errors import InputError
 from svfseg.files import check_output_file, write_text
 
@@ -119,7 +119,7 @@ class CostArguments:
 
     strategies: Positional[tuple[str, ...]] = ()
     """Names of the strategies to count. By default they are all."""
-    head: str = "baseline"
+    head: str = ModelConfig().head
     """Name of the head."""
     backbone: str = "resnet50"
     """Name of the backbone, with random weights."""

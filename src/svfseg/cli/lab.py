@@ -131,8 +131,8 @@ class ImportArguments:
     """Published .pth or .safetensors file."""
     out: Path
     """Run folder to write."""
-    head: Literal["pfenet", "baseline", "bam", "pspnet"] = "pfenet"
-    """Head of the checkpoint."""
+    head: str | None = None
+    """Head of the checkpoint: pfenet, baseline, bam or pspnet. By default it is pfenet."""
     backbone: str = "resnet50_deep"
     """Backbone of the checkpoint: resnet50_deep, resnet101_deep, vgg16 or vgg16_bn."""
     dilation: Literal["uniform", "stepwise"] | None = None
@@ -219,20 +219,10 @@ def run_import(arguments: Sequence[str]) -> None:
     """Run ``svfseg import-checkpoint FILE --out RUN``."""
     parsed = parse(ImportArguments, "import-checkpoint", arguments)
     check_output_folder(parsed.out)
-    from svfseg.config import BackboneConfig, DataConfig, ModelConfig, TuningConfig
-    from svfseg.lab.import_checkpoint import import_checkpoint
+    from svfseg.lab.import_checkpoint import import_checkpoint, published_config
 
-    dilation = parsed.dilation or ("stepwise" if parsed.head == "baseline" else "uniform")
-    stride = 16 if parsed.backbone.startswith("vgg") else 8
-    config = TrainConfig(
-        out=str(parsed.out),
-        data=DataConfig(size=parsed.size),
-        model=ModelConfig(
-            head=parsed.head,
-            bins=parsed.bins,
-            backbone=BackboneConfig(parsed.backbone, "none", stride, dilation),
-        ),
-        tuning=TuningConfig(strategy="frozen"),
+    config = published_config(
+        parsed.out, parsed.head, parsed.backbone, parsed.dilation, parsed.bins, parsed.size
     )
     import_checkpoint(parsed.file, config)
     print(f"wrote {parsed.out}: use it with  svfseg eval  and  svfseg predict")

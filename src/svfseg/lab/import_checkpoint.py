@@ -2,13 +2,60 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from svfseg.config import TrainConfig, write_config
+from svfseg.config import (
+    BackboneConfig,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    TuningConfig,
+    did_you_mean,
+    write_config,
+)
 from svfseg.errors import InputError
 from svfseg.models import build_model
-from svfseg.models.convert import base_learner_sizes, import_published
+from svfseg.models.convert import PUBLISHED, base_learner_sizes, import_published
 from svfseg.models.weights import backbone_fingerprint, read_weights
 from svfseg.tuning.checkpoint import save_checkpoint
+
+
+def published_config(
+    out: Path,
+    head: str | None = None,
+    backbone: str = "resnet50_deep",
+    dilation: Literal["uniform", "stepwise"] | None = None,
+    bins: tuple[float, ...] = (60, 30, 15, 8),
+    size: int = 473,
+) -> TrainConfig:
+    """Give the configuration that a published checkpoint was trained with.
+
+    Args:
+        out: run folder.
+        head: one of `svfseg.models.convert.PUBLISHED`; None takes the first.
+        backbone: resnet50_deep, resnet101_deep, vgg16 or vgg16_bn.
+        dilation: None takes that of the head's authors.
+        bins: sides of PFENet's levels.
+        size: side of the test images, in pixels.
+
+    Raises:
+        InputError: no checkpoints of such a head are known.
+    """
+    head = next(iter(PUBLISHED)) if head is None else head
+    if head not in PUBLISHED:
+        raise InputError(
+            f"there are no published checkpoints of {head}{did_you_mean(head, PUBLISHED)}"
+        )
+    stride = 16 if backbone.startswith("vgg") else 8
+    habit = PUBLISHED[head] if dilation is None else dilation
+    return TrainConfig(
+        out=str(out),
+        data=DataConfig(size=size),
+        model=ModelConfig(
+            head=head, bins=bins, backbone=BackboneConfig(backbone, "none", stride, habit)
+        ),
+        tuning=TuningConfig(strategy="frozen"),
+    )
 
 
 def import_checkpoint(file: str | Path, config: TrainConfig) -> Path:

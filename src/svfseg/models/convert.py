@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from typing import Literal
 
 from torch import Tensor
 
@@ -9,6 +10,13 @@ from svfseg.errors import InputError
 from svfseg.models.head import Head
 from svfseg.models.weights import load_weights
 
+# Heads of published checkpoints, the one meant by default first -> the dilation of their authors.
+PUBLISHED: dict[str, Literal["uniform", "stepwise"]] = {
+    "pfenet": "uniform",
+    "bam": "uniform",
+    "pspnet": "uniform",
+    "baseline": "stepwise",
+}
 # The reference networks keep all parts side by side; ours nests them.
 PARTS = ("", "backbone.", "matching.", "decoder.")
 RENAMED = (
