@@ -14,7 +14,6 @@ from svfseg.models.backbone import Backbone
 EPISODE = ("query", "support", "support_mask", "target")
 
 
-@runtime_checkable
 class Head(Protocol):
     """A network on a backbone that outlines a class, given supports of it.
 
@@ -241,12 +240,14 @@ def as_head(module: nn.Module) -> Head:
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"a head is a torch.nn.Module: found {type(module).__name__}")
-    if not isinstance(module, EpisodicHead):
-        module.__class__ = _completed(type(module))
-    if not isinstance(module, Head):
+    # not by the protocol: from Python 3.12 on it does not see what a module holds as a submodule
+    if not isinstance(getattr(module, "backbone", None), nn.Module):
         name = type(module).__name__
         raise InputError(f"{name} is not a head: expected a backbone as its attribute 'backbone'")
-    return module
+    if not isinstance(module, EpisodicHead):
+        module.__class__ = _completed(type(module))
+    head: Head = module  # type: ignore[assignment]
+    return head
 
 
 # One class per completed class, so that equal heads have equal types.
