@@ -21,6 +21,7 @@ import numpy as np
 
 from svfseg import FewShotSegmenter
 from svfseg.data.pascal import pascal5i
+from svfseg.segmenter.calibration import probabilities
 
 HERE = Path(__file__).parent
 ROWS, SECONDS = HERE / "own_data.csv", HERE / "own_data_seconds.csv"
@@ -72,7 +73,8 @@ def run(root: str, draw: int) -> None:
                 for position in queries:
                     sample = index.load(position)
                     (seen,) = segmenter.predictor_.predict_maps([sample.image], segmenter.features_)
-                    inside = seen.maps[0].numpy() > rule.threshold
+                    share = probabilities(seen.logits, [(rule.slope, rule.shift)])[0]
+                    inside = share.numpy() > rule.threshold
                     target, known = sample.mask == class_id, sample.mask != 255
                     there = seen.presence[0] >= rule.presence
                     lost += not there

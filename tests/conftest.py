@@ -5,8 +5,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+from svfseg.segmenter import learning
+
 # two workers share two cores
 torch.set_num_threads(1)
+# fitting to supports takes three steps, not hundreds; tests/segmenter/test_learning.py really fits
+learning.FOLD_STEPS = learning.STEPS = 3
+learning.VIEWS = 4
 # a busy machine is no failure
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")

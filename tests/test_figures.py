@@ -307,7 +307,7 @@ PARTS: dict[tuple[str, str], tuple[Callable[[], list[str]], str]] = {
     ("study.md", "bam_reduced.csv"): (
         bam, "0 0.9 1 2 3.9 4 4.3 15 28.5 32.1 34.1 150 225 250",
     ),
-    ("own-data.md", "(../results/own_data.csv)"): (own_data, "0 16 20 95 320"),
+    ("own-data.md", "(../results/own_data.csv)"): (own_data, "0 16 20 32 95 320"),
     ("own-data.md", "results/far_domain.py"): (
         far_domain, "5 16 20 100 125 128 320 1,024",
     ),

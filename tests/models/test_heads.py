@@ -246,8 +246,6 @@ def test_a_plain_module_is_completed() -> None:
         assert isinstance(again, Mine)
         torch.testing.assert_close(again(query[:1], support[:1], mask[:1]), expected)
     assert tune(head, TuningConfig(strategy="bias"))[1]
-    with pytest.raises(InputError, match="has no ONNX modules"):
-        head.onnx_modules()
 
 
 def test_it_is_a_head_on_newer_pythons_too(monkeypatch: pytest.MonkeyPatch) -> None:

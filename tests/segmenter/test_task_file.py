@@ -15,7 +15,7 @@ from svfseg.segmenter.task_file import read_task
 
 @pytest.mark.parametrize(
     ("metadata", "words"),
-    [([1], "is a list"), ({"format": 1}, "has no model"), ({"format": 2}, "has task format 2")],
+    [([1], "is a list"), ({"format": 1}, "has no model"), ({"format": 3}, "has task format 3")],
 )
 def test_metadata_of_something_else(metadata: object, words: str, tmp_path: Path) -> None:
     path = tmp_path / "a.svf"

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from svfseg.cli.parse import group_help, parse
 from svfseg.config import ModelConfig, TrainConfig, did_you_mean, from_dict, read_config
 from svfseg.errors import InputError
-from svfseg.files import check_output_file, write_text
+from svfseg.files import check_output_file, check_output_folder, write_text
 
 Rows = list[dict[str, Any]]
 
@@ -136,8 +136,41 @@ class CostArguments:
     table."""
 
 
+@dataclass(frozen=True)
+class MasksArguments:
+    """Measure the masks that a user gets from one and from five marked images, by every way."""
+
+    tasks: Path
+    """Folder with a folder per task, which holds images/, masks/ and classes.txt."""
+    split: Literal["all", "A", "B"] = "all"
+    """Half of the tasks, in the order of their names: choose settings on A, and report B."""
+    shots: tuple[int, ...] = (1, 5)
+    """Numbers of marked images."""
+    draws: int = 3
+    """Number of random choices of the marked images."""
+    arms: tuple[str, ...] = ("instant", "fitted", "fitted+svf", "logistic", "forest")
+    """Ways to answer: instant, fitted, fitted+svf; and as yardsticks logistic (regression on the
+    same features) and forest (a random forest on scikit-image's features)."""
+    seconds: float = 60.0
+    """Time that a fit may take, in seconds."""
+    negatives: int = 0
+    """Number of images without the class that are given with the marked ones."""
+    queries: int = 20
+    """Largest number of images that are asked."""
+    device: str = "auto"
+    """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
+    csv: Path = Path("masks.csv")
+    """File to write a row per task, number, draw and way to. Rows that it has are not measured
+    again."""
+    overlays: Path | None = None
+    """Folder to write pictures of the masks of each first draw to. By default none are written."""
+    json: Path | None = None
+    """File to write the means to, one JSON object per line. By default they are printed after the
+    table."""
+
+
 def run_bench(words: Sequence[str]) -> None:
-    """Run ``svfseg bench step|factor|eval|predict|data|cost``."""
+    """Run ``svfseg bench step|factor|eval|predict|data|cost|masks``."""
     if not words or words[0] in ("-h", "--help"):
         kinds = {name: kind for name, (kind, _) in BENCHES.items()}
         print(group_help("bench", "Measure what svfseg costs on this machine.", kinds))
@@ -234,6 +267,31 @@ def _cost(parsed: CostArguments) -> Rows:
     return rows
 
 
+def _masks(parsed: MasksArguments) -> Rows:
+    check_output_file(parsed.csv)
+    if parsed.overlays is not None:
+        check_output_folder(parsed.overlays)
+    from svfseg.device import resolve
+    from svfseg.segmenter.task_bench import bench_masks, means, read_rows, sheet, write_rows
+
+    rows = read_rows(parsed.csv)
+    done = {(row["task"], row["shots"], row["draw"], row["arm"]) for row in rows}
+    split = "" if parsed.split == "all" else parsed.split
+    options = (parsed.seconds, parsed.negatives, parsed.queries, str(resolve(parsed.device)), done)
+    for row, task, choice, masks in bench_masks(
+        parsed.tasks, split, parsed.shots, parsed.draws, parsed.arms, *options
+    ):
+        rows.append(row)
+        write_rows(parsed.csv, rows)
+        label = f"{row['task']}, {row['shots']} shot, draw {row['draw']}, {row['arm']}"
+        print(f"{label}: IoU {100 * (row['iou'] or 0):.1f} %", file=sys.stderr, flush=True)
+        if parsed.overlays is not None and row["draw"] == 0:
+            parsed.overlays.mkdir(parents=True, exist_ok=True)
+            name = f"{row['task']}_{row['shots']}_{row['arm']}.jpg".replace("/", "_")
+            sheet(task, choice, masks, parsed.overlays / name)
+    return means(rows)
+
+
 BENCHES: dict[str, tuple[type[Any], Callable[[Any], Rows]]] = {
     "step": (StepArguments, _step),
     "factor": (FactorArguments, _factor),
@@ -241,4 +299,5 @@ BENCHES: dict[str, tuple[type[Any], Callable[[Any], Rows]]] = {
     "predict": (PredictArguments, _predict),
     "data": (DataArguments, _data),
     "cost": (CostArguments, _cost),
+    "masks": (MasksArguments, _masks),
 }

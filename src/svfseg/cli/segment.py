@@ -29,8 +29,8 @@ class FitArguments:
     the values are ids, and 255 is unknown. Files of labelme or of marks (.json) do too. By default
     the folder or the list given as --support names them."""
     negative: tuple[Path, ...] = ()
-    """Images or folders of images that show none of the classes. By default eight photographs that
-    come with svfseg are used."""
+    """Images or folders of images that show none of the classes. By default there are none: what
+    surrounds a class in its images stands for them."""
     classes: tuple[str, ...] = ()
     """Names of the ids 1, 2 and so on in the masks. By default they are those of the folder or the
     files, or numbers."""
@@ -38,8 +38,12 @@ class FitArguments:
     """File to write."""
     model: str = "default"
     """Base model: default, a run folder, or owner/name on the Hugging Face hub."""
+    seconds: float = 60.0
+    """Time that fitting to the supports may take, in seconds. It ends earlier when it is done."""
+    instant: bool = False
+    """Fit nothing: compare with the supports alone, at once."""
     adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
-    """Which weights of the network are tuned on the supports."""
+    """Which weights of the network are tuned on the supports, before anything else is fitted."""
     steps: int | None = None
     """Number of steps of the tuning. By default it is chosen on left-out supports."""
     lr: float | None = None
@@ -110,7 +114,7 @@ class ExportArguments:
     task: Positional[Path]
     """File that fit wrote."""
     out: Path = Path("exported")
-    """Folder to write support.onnx, query.onnx, task.npz, task.json and example.py to."""
+    """Folder to write query.onnx, task.json and example.py to."""
     int8: bool = False
     """Write query_int8.onnx too, a third of the size."""
     openvino: bool = False
@@ -151,6 +155,7 @@ def run_fit(arguments: Sequence[str]) -> None:
         lr=parsed.lr,
         size=parsed.size,
         tile=parsed.tile,
+        seconds=0.0 if parsed.instant else parsed.seconds,
         threshold=parsed.threshold,
         reject_absent=not parsed.never_empty,
         device=parsed.device,
@@ -168,12 +173,18 @@ def run_fit(arguments: Sequence[str]) -> None:
             race = ", ".join(f"{lr:g} {100 * iou:.1f}" for lr, iou in adaptation.race.items())
             print(f"tuning, IoU on one support left out, %: rates {race}")
         print(f"tuning, IoU on one or two left out, %: {tried}; took {adaptation.steps} steps")
+    learned = segmenter.learned_
+    if learned.held_out:
+        tried = ", ".join(
+            f"{100 * iou:.1f} at trust {share:g}" for share, iou in learned.held_out.items()
+        )
+        print(f"fitting, IoU on held-out supports, %: {tried}; took trust {learned.share:g}")
     for class_id, name in enumerate(segmenter.classes_, start=1):
         rule = segmenter.thresholds_[class_id]
         shots = len(segmenter.features_[class_id])
         print(
             f"{name}: {shots} support view(s), IoU {100 * rule.iou:.1f} % on "
-            f"{'left-out supports' if shots > 1 else 'other views of it'}, "
+            f"{'left-out supports' if shots > 1 else 'its halves'}, "
             f"threshold {rule.threshold:g}"
         )
     if without:
@@ -244,7 +255,7 @@ def _segmenter(
     masks = [read_binary_mask(path, parsed.class_id) for path in marks]
     # as svfseg eval scores a run: no choice on the supports, an outline in every image
     segmenter = FewShotSegmenter(
-        parsed.task, threshold=0.5, reject_absent=False, device=parsed.device
+        parsed.task, seconds=0, threshold=0.5, reject_absent=False, device=parsed.device
     ).fit(list(supports), masks)  # fmt: skip
     from PIL import Image
 
@@ -267,11 +278,14 @@ def run_export(arguments: Sequence[str]) -> None:
     from svfseg.segmenter.export import export
 
     segmenter = FewShotSegmenter.load(parsed.task, parsed.model, "cpu")
-    for name, difference in export(segmenter, parsed.out, parsed.int8, parsed.openvino).items():
+    differences = export(segmenter, parsed.out, parsed.int8, parsed.openvino)
+    pixels = 100 * differences.pop("masks")
+    for name, difference in differences.items():
         size = (parsed.out / name).stat().st_size / 1e6
         print(
             f"{parsed.out / name}: {size:.1f} MB, probabilities within {difference:.1g} of torch's"
         )
+    print(f"masks of example.py and of predict: {pixels:.2g} % of the pixels differ at most")
     print(f"try it: python {parsed.out / 'example.py'} photo.jpg mask.png")
 
 

@@ -187,6 +187,9 @@ class LabelStudioArguments:
     """Base model: default, a run folder, or owner/name on the Hugging Face hub."""
     adapt: Literal["none", "svf", "norm", "lora", "full"] = "none"
     """Which weights of the network are tuned on the annotations."""
+    seconds: float = 0.0
+    """Time that fitting to the annotations may take, in seconds. By default nothing is fitted, and
+    an answer is there at once."""
     size: int | None = None
     """Side that images or tiles are resized to, pixels. By default the model's own."""
     tile: bool = False
@@ -226,6 +229,7 @@ def run_label_studio(arguments: Sequence[str]) -> None:
             adapt=None if parsed.adapt == "none" else parsed.adapt,
             size=parsed.size,
             tile=parsed.tile,
+            seconds=parsed.seconds,
             reject_absent=not parsed.never_empty,
             device=parsed.device,
         )

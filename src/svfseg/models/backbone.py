@@ -16,6 +16,7 @@ from torchvision.models.resnet import Bottleneck
 
 from svfseg.config import BackboneConfig
 from svfseg.errors import InputError
+from svfseg.models.geometry import Lattice, measure_lattices
 from svfseg.models.weights import load_weights, read_weights
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -70,6 +71,7 @@ class Backbone(nn.Module):
         self.channels = tuple(channels)
         self.norm = norm
         self._moving: frozenset[str] = frozenset()
+        self._lattices: tuple[Lattice, ...] = ()
         # names of tensors that a strategy put in beside the base weights, or wrote to
         self.inserted: frozenset[str] = frozenset()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -82,6 +84,18 @@ class Backbone(nn.Module):
         """Give stage 0 to 4."""
         stage: nn.Module = getattr(self, f"layer{index}")
         return stage
+
+    def lattices(self) -> tuple[Lattice, ...]:
+        """Say where the positions of each stage lie in the image; measured once, when asked."""
+        if not self._lattices:
+            was, dtype = self.training, next(self.parameters(), self.mean).dtype
+            self.eval()
+            with torch.autocast(self.mean.device.type, enabled=False):
+                self._lattices = measure_lattices(
+                    lambda image: self(image.to(dtype)), self.mean.device
+                )
+            self.train(was)
+        return self._lattices
 
     def norm_layers(self) -> list[nn.Module]:
         """List every normalisation layer."""

@@ -1,23 +1,23 @@
 """Dense comparison: every position of the query against inside and outside of the supports."""
 
+import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svfseg.models.backbone import Backbone, Features
-from svfseg.models.functional import average_into, resize
-from svfseg.models.head import EpisodicHead, OnnxModules
+from svfseg.models.geometry import PIXELS, Lattice, pool, sample
+from svfseg.models.head import EpisodicHead
 from svfseg.models.presence import presence_in_filled_part
 
-# A support's inside and outside are each summed up by so many directions, so that neither wins by
-# its number of positions.
-CENTERS = 32
+# A support's inside and outside are each summed up by so many directions.
+CENTERS = 128
 _ROUNDS = 8
-# Similarity to the class is the mean over so many nearest directions.
-NEAREST = 3
+# How sharply the directions that lie nearest count more than the others, in cosine.
+TEMPERATURE = 0.05
 
 
 class DenseQuery(NamedTuple):
@@ -43,26 +43,32 @@ class DenseSupport(NamedTuple):
 
 
 class Dense(EpisodicHead):
-    """Nearest directions of the class against those of its surroundings; one number trains.
+    """Directions of the class against those of its surroundings; one number trains.
 
     A position's descriptor is layer3 beside layer4, each of unit length. The supports' descriptors
     inside the mask, and outside, are summed up by spherical k-means (Dhillon and Modha, 2001). The
-    logit of the class is scale * (a - b): a is the mean cosine to the `NEAREST` directions inside,
-    of the support where it is highest, and b the same outside. These are the foreground and
-    background prototypes of PANet (Wang et al., ICCV 2019), many of each. All that is learned of
-    segmentation is the scale, how sure a difference is: what the backbone knows of a class is used
-    as it is, and supports add up instead of being averaged.
+    logit of the class is scale * (a - b): a is the `nearness` to the directions inside, of all
+    supports, and b that to those outside: the logarithm of a ratio of two densities, which does
+    not grow with the number of directions or of supports. These are the foreground and background
+    prototypes of PANet (Wang et al., ICCV 2019), many of each. All that is learned of segmentation
+    is the scale, how sure a difference is: what the backbone knows of a class is used as it is.
 
     Args:
         backbone: the features.
+
+    Attributes:
+        nearest: 0, or how many of the nearest directions are averaged in place of `nearness`: the
+            rule of tasks of format 1, whose thresholds were chosen with it.
     """
 
     support_type = DenseSupport
+    any_shape: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.log_scale = nn.Parameter(torch.tensor(3.0))
+        self.nearest = 0
 
     def forward(self, query: Tensor, support: Tensor, support_mask: Tensor) -> Tensor:
         """Outline the supports' class in the query.
@@ -77,9 +83,9 @@ class Dense(EpisodicHead):
         """
         batch, shots = support.shape[:2]
         images = torch.cat([query, support.flatten(0, 1)])
-        described = describe(self.backbone.encode(images))
+        described = self.describe(self.backbone.encode(images))
         masks = support_mask.flatten(0, 1)
-        shown = [show(described[batch + i], masks[i]) for i in range(batch * shots)]
+        shown = [show(described[batch + i], masks[i], self.lattice) for i in range(batch * shots)]
         return self.decode(
             [DenseQuery(described[i : i + 1]) for i in range(batch)],
             [shown[i * shots : (i + 1) * shots] for i in range(batch)],
@@ -90,9 +96,9 @@ class Dense(EpisodicHead):
         self, image: Tensor, masks: Sequence[Tensor], query: bool = True
     ) -> tuple[DenseQuery | None, list[DenseSupport]]:
         """See `Head.encode`."""
-        described = describe(self.backbone.encode(image))
+        described = self.describe(self.backbone.encode(image))
         query_features = DenseQuery(described) if query else None
-        return query_features, [show(described[0], mask) for mask in masks]
+        return query_features, [show(described[0], mask, self.lattice) for mask in masks]
 
     def decode(
         self,
@@ -102,15 +108,76 @@ class Dense(EpisodicHead):
     ) -> Tensor:
         """See `Head.decode`."""
         maps = [
-            self.compare(
-                query.deep,
-                torch.stack([shot.keys for shot in shots]),
-                torch.stack([shot.ground for shot in shots]),
-            )
+            self.scale() * self.compare(query, shots)[2]
             for query, shots in zip(queries, supports, strict=True)
         ]
-        logit = torch.cat(maps)
-        return resize(torch.cat([torch.zeros_like(logit), logit], dim=1), size)
+        logit = sample(torch.stack(maps)[:, None], self.lattice, PIXELS, size)
+        return torch.cat([torch.zeros_like(logit), logit], dim=1)
+
+    def query(self, stages: Sequence[Tensor]) -> DenseQuery:
+        """See `ComparingHead.query`."""
+        return DenseQuery(self.describe(Features(*stages[1:])))
+
+    @property
+    def stretched(self) -> bool:
+        """See `ComparingHead.stretched`."""
+        return self.nearest > 0
+
+    def scale(self) -> Tensor:
+        """See `ComparingHead.scale`."""
+        return self.log_scale.exp()
+
+    def as_in_format_1(self) -> "Dense":
+        """See `ComparingHead.as_in_format_1`."""
+        older = copy.copy(self)
+        older.nearest = 3
+        return older
+
+    def thin(self, support: DenseSupport, count: int) -> DenseSupport:
+        """See `ComparingHead.thin`."""
+        if support.keys.shape[1] <= count:
+            return support
+        every = torch.ones_like(support.keys[0], dtype=torch.bool)
+        return DenseSupport(*(summed_up(side, every, count) for side in support))
+
+    def alone(self, stages: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `ComparingHead.alone`."""
+        described = self.query(stages).deep[0]
+        size = described.shape[-2:]
+        inside, outside = positions(mask, self.lattice, size)
+        return described, inside.reshape(size), outside.reshape(size)
+
+    @property
+    def lattice(self) -> Lattice:
+        """Where the positions of its maps lie: those of layer3."""
+        return self.backbone.lattices()[3]
+
+    def describe(self, features: Features) -> Tensor:
+        """Give unit vectors: (batch, channels of layer3 and layer4, height, width of layer3)."""
+        layer4 = features.layer4
+        if layer4.shape[-2:] != features.layer3.shape[-2:]:
+            own = self.backbone.lattices()[4]
+            layer4 = sample(layer4, own, self.lattice, features.layer3.shape[-2:])
+        both = [F.normalize(features.layer3, dim=1), F.normalize(layer4, dim=1)]
+        return torch.cat(both, dim=1) / 2**0.5
+
+    def compare(self, query: DenseQuery, supports: Sequence[DenseSupport]) -> Tensor:
+        """See `ComparingHead.compare`."""
+        if not supports:
+            return query.deep.new_zeros(3, *query.deep.shape[-2:])
+        if self.nearest:
+            flat = query.deep[0].flatten(1)
+            sides = [
+                torch.stack([
+                    (side.T @ flat).topk(self.nearest, dim=0).values.mean(dim=0) for side in shots
+                ]).amax(dim=0)
+                for shots in zip(*supports, strict=True)
+            ]  # fmt: skip
+            maps = torch.stack([*sides, sides[0] - sides[1]])
+            return maps.reshape(3, *query.deep.shape[-2:])
+        keys = torch.cat([shot.keys for shot in supports], dim=1)
+        ground = torch.cat([shot.ground for shot in supports], dim=1)
+        return compared(query.deep[0], keys, ground)
 
     def presence(
         self,
@@ -123,47 +190,49 @@ class Dense(EpisodicHead):
         keys = [shot.keys for shot in supports]
         return presence_in_filled_part(query.deep, keys, probability, size)
 
-    def onnx_modules(self) -> OnnxModules:
-        """See `Head.onnx_modules`."""
-        return OnnxModules(_Supports(self), _Queries(self), DenseSupport._fields)
 
-    def compare(self, deep: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
-        """Compute the logit of the class at the size of the features.
+def compared(described: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
+    """Compare each position with the directions of a class and with those of its surroundings.
 
-        Args:
-            deep: (1, channels, height, width) of a query.
-            keys: (shots, channels, `CENTERS`) of its supports.
-            ground: the same of their surroundings.
+    Args:
+        described: (channels, height, width), unit vectors.
+        keys: (channels, m), unit vectors of the class.
+        ground: (channels, n), those of its surroundings.
 
-        Returns:
-            (1, 1, height, width).
-        """
-        flat = deep[0].flatten(1)
-        difference = nearness(flat, keys) - nearness(flat, ground)
-        logit: Tensor = self.log_scale.exp() * difference.reshape(1, 1, *deep.shape[-2:])
-        return logit
+    Returns:
+        (3, height, width): nearness to the class, to the surroundings, and their difference.
+    """
+    flat = described.flatten(1)
+    inside, outside = nearness(flat, keys), nearness(flat, ground)
+    maps = torch.stack([inside, outside, inside - outside])
+    return maps.reshape(3, *described.shape[-2:])
 
 
-def describe(features: Features) -> Tensor:
-    """Give unit vectors: (batch, channels of layer3 and layer4, height, width of layer3)."""
-    layer4 = resize(features.layer4, features.layer3.shape[-2:])
-    both = [F.normalize(features.layer3, dim=1), F.normalize(layer4, dim=1)]
-    return torch.cat(both, dim=1) / 2**0.5
+def nearness(
+    flat: Tensor, keys: Tensor, counted: Tensor | None = None, temperature: float = TEMPERATURE
+) -> Tensor:
+    """Give the soft maximum of the cosine to some directions: a log-mean-exp.
 
-
-def nearness(flat: Tensor, keys: Tensor) -> Tensor:
-    """Mean cosine to the nearest directions of the support where it is highest.
+    Times 1 / temperature it is the logarithm of a kernel estimate of their density.
 
     Args:
         flat: (channels, n), unit vectors.
-        keys: (shots, channels, m), directions of each support.
+        keys: (channels, m), directions.
+        counted: (m, n) bool, which directions count for which vector, at least one for each; None
+            counts all.
+        temperature: towards 0 the nearest alone counts, towards infinity all alike.
 
     Returns:
         (n,).
     """
-    similar = keys.transpose(1, 2) @ flat
-    nearest: Tensor = similar.topk(NEAREST, dim=1).values.mean(dim=1).amax(dim=0)
-    return nearest
+    similar = (keys.T @ flat) / temperature
+    weights = torch.ones_like(similar) if counted is None else counted.to(similar.dtype)
+    if counted is not None:
+        similar = similar.masked_fill(~counted, -torch.inf)
+    # written out: not every runtime of ONNX knows torch.logsumexp, nor a number that may change
+    highest = similar.amax(dim=0, keepdim=True)
+    sums = (similar - highest).exp().sum(dim=0) / weights.sum(dim=0)
+    return temperature * (highest[0] + sums.log())
 
 
 def summed_up(vectors: Tensor, marked: Tensor, count: int = CENTERS) -> Tensor:
@@ -192,45 +261,32 @@ def summed_up(vectors: Tensor, marked: Tensor, count: int = CENTERS) -> Tensor:
     return F.normalize(vectors @ belongs + 1e-6 * centers, dim=0)
 
 
-def show(described: Tensor, mask: Tensor) -> DenseSupport:
+def positions(mask: Tensor, lattice: Lattice, size: Sequence[int | Tensor]) -> tuple[Tensor, ...]:
+    """Split positions into those that show a class and those that show what surrounds it.
+
+    Args:
+        mask: (image height, image width) of 0, 1 and 255.
+        lattice: where the positions lie.
+        size: rows and columns of positions.
+
+    Returns:
+        Two of (rows * columns,) bool.
+    """
+    inside = pool((mask == 1).float(), lattice, size).flatten()
+    known = pool((mask != 255).float(), lattice, size).flatten()
+    # a class smaller than a position has the positions that show most of it
+    enough = (0.9 * inside.max()).clamp_max(0.6)
+    return (inside >= enough) & (inside > 0), (inside < 0.1) & (known > 0.9)
+
+
+def show(described: Tensor, mask: Tensor, lattice: Lattice) -> DenseSupport:
     """Sum up a support by directions inside and outside of its mask.
 
     Args:
-        described: (channels, height, width) of `describe`.
+        described: (channels, height, width) of `Dense.describe`.
         mask: (image height, image width) of 0, 1 and 255.
+        lattice: where the positions lie.
     """
-    size = described.shape[-2:]
-    inside = average_into((mask == 1).float(), size).flatten()
-    known = average_into((mask != 255).float(), size).flatten()
+    marked, others = positions(mask, lattice, described.shape[-2:])
     flat = described.flatten(1)
-    # a class smaller than a position has the positions that show most of it
-    enough = (0.9 * inside.max()).clamp_max(0.6)
-    marked = (inside >= enough) & (inside > 0)
-    others = (inside < 0.1) & (known > 0.9)
     return DenseSupport(summed_up(flat, marked), summed_up(flat, others))
-
-
-class _Supports(nn.Module):
-    """Image (1, 3, h, w) and mask (h, w) of 0, 1, 255 -> keys and ground, (1, channels, n)."""
-
-    def __init__(self, head: Dense) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode one support."""
-        support = show(describe(self.head.backbone.encode(image))[0], mask)
-        return support.keys[None], support.ground[None]
-
-
-class _Queries(nn.Module):
-    """Image (1, 3, h, w), keys and ground (shots, channels, n) -> probability (h, w)."""
-
-    def __init__(self, head: Dense) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, image: Tensor, keys: Tensor, ground: Tensor) -> Tensor:
-        """Outline the class in one query."""
-        logit = self.head.compare(describe(self.head.backbone.encode(image)), keys, ground)
-        return resize(logit, image.shape[-2:]).sigmoid()[0, 0]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from svfseg.errors import InputError
 from svfseg.models.backbone import Backbone
+from svfseg.models.geometry import Lattice
 
 # The tensors of a batch that an episodic head learns from.
 EPISODE = ("query", "support", "support_mask", "target")
@@ -30,6 +31,7 @@ class Head(Protocol):
             knows none.
         trained_shots: number of supports that the head's weights are made for; None for any.
         smallest_batch: images or episodes that one process needs at least in a training step.
+        any_shape: whether images may have any sides; else they are padded to a square.
         training: whether the head is in training mode.
     """
 
@@ -38,6 +40,7 @@ class Head(Protocol):
     base_classes: int | None
     trained_shots: int | None
     smallest_batch: ClassVar[int]
+    any_shape: ClassVar[bool]
     training: bool
 
     def loss(self, *tensors: Tensor, aux: float = 1.0) -> Tensor:
@@ -94,13 +97,6 @@ class Head(Protocol):
     def keep_base(self, stages: Sequence[int]) -> None:
         """Prepare for a strategy that is about to change stages of the backbone."""
 
-    def onnx_modules(self) -> "OnnxModules":
-        """Give the head as two modules that can be exported.
-
-        Raises:
-            InputError: the head cannot be exported.
-        """
-
     # What every nn.Module has, see there.
 
     def __call__(self, *inputs: Tensor) -> Any: ...  # noqa: D102
@@ -126,22 +122,53 @@ class GeneralizedHead(Protocol):
         """Give the logits of the ensemble (``final``) and of the base learner (``base``)."""
 
 
-class OnnxModules(NamedTuple):
-    """A head as two modules that can be exported.
+@runtime_checkable
+class ComparingHead(Protocol):
+    """A head whose logit is a comparison of positions: what a decoder of a task can add to."""
 
-    Attributes:
-        support: image (1, 3, height, width) and mask (height, width) of 0, 1 and 255 -> the
-            features of the support.
-        query: image and features of supports, stacked along the first dimension -> probability
-            of the class (height, width).
-        features: names of the features, in the order of both.
-        positions: names of features whose second dimension follows the size of the image.
-    """
+    @property
+    def lattice(self) -> Lattice:
+        """Say where the positions of its maps lie."""
 
-    support: nn.Module
-    query: nn.Module
-    features: tuple[str, ...]
-    positions: tuple[str, ...] = ()
+    @property
+    def stretched(self) -> bool:
+        """Whether presence is judged by the features and not by the logits: before format 2."""
+
+    def scale(self) -> Tensor:
+        """Give what makes a logit of the difference."""
+
+    def query(self, stages: Sequence[Tensor]) -> Any:
+        """Give the features of a query from all five stages of the backbone, for one image."""
+
+    def compare(self, query: Any, supports: Sequence[Any]) -> Tensor:
+        """Compare the query with the supports.
+
+        Returns:
+            (3, rows, columns), in cosine: nearness to the class, to its surroundings, and their
+            difference; zeros without supports.
+        """
+
+    def alone(self, stages: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give what a support is compared with in itself: its positions, and which show what.
+
+        Args:
+            stages: all five stages of the backbone, for one image.
+            mask: (height, width) of 0, 1 and 255.
+
+        Returns:
+            Descriptors (channels, rows, columns), and two of (rows, columns) bool: inside, outside.
+        """
+
+    def as_in_format_1(self) -> Head:
+        """Give a copy that compares as tasks of format 1 were calibrated."""
+
+    def thin(self, support: Any, count: int) -> Any:
+        """Sum up the features of a support by fewer directions.
+
+        Args:
+            support: features of a support.
+            count: number of directions on each side of its mask.
+        """
 
 
 class ImageAndMask(NamedTuple):
@@ -165,6 +192,7 @@ class EpisodicHead(nn.Module):
 
     inputs: ClassVar[tuple[str, ...]] = EPISODE
     smallest_batch: ClassVar[int] = 1
+    any_shape: ClassVar[bool] = False
     support_type: ClassVar[type[Any]] = ImageAndMask
     base_classes: int | None = None
     trained_shots: int | None = None
@@ -215,9 +243,16 @@ class EpisodicHead(nn.Module):
     def keep_base(self, stages: Sequence[int]) -> None:
         """See `Head.keep_base`: there is nothing to prepare."""
 
-    def onnx_modules(self) -> OnnxModules:
-        """See `Head.onnx_modules`."""
-        raise InputError(f"{type(self).__name__} cannot be exported: it has no ONNX modules")
+
+def comparing(head: Head) -> ComparingHead:
+    """Give a head as one that compares positions.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not isinstance(head, ComparingHead):
+        raise InputError(f"{type(head).__name__} does not compare positions: expected a dense head")
+    return head
 
 
 def takes_images(head: Head) -> bool:

@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from svfseg.models.backbone import Backbone
-from svfseg.models.functional import masked_average_pooling, prior_mask, resize
-from svfseg.models.head import EpisodicHead, OnnxModules
+from svfseg.models.functional import resize
+from svfseg.models.head import EpisodicHead
 from svfseg.models.matching import (
     Match,
     Matching,
     QueryFeatures,
     SupportFeatures,
     encode_episode,
-    middle,
 )
 from svfseg.models.presence import presence_in_filled_part
 
@@ -77,43 +76,3 @@ class PrototypeHead(EpisodicHead):
         """See `Head.presence` and `presence_score`."""
         keys = [shot.keys for shot in supports]
         return presence_in_filled_part(query.deep, keys, probability, size)
-
-    def onnx_modules(self) -> OnnxModules:
-        """See `Head.onnx_modules`; keys are positions, so their number follows the size."""
-        return OnnxModules(_Supports(self), _Queries(self), SupportFeatures._fields, ("keys",))
-
-
-class _Supports(nn.Module):
-    """Image (1, 3, h, w) and mask (h, w) -> prototype (1, hidden, 1, 1), keys (1, channels, n)."""
-
-    def __init__(self, head: PrototypeHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode one support; keys are zero outside of the mask."""
-        inside = (mask == 1).to(image.dtype)[None, None]
-        features = self.head.backbone.encode(
-            image, lambda layer3: layer3 * resize(inside, layer3.shape[-2:])
-        )
-        reduced = self.head.matching.down_supp(middle(features))
-        prototype = masked_average_pooling(reduced, resize(inside, reduced.shape[-2:]))
-        return prototype, features.layer4.flatten(2)
-
-
-class _Queries(nn.Module):
-    """Image (1, 3, h, w), prototypes and keys of the shots -> probability (h, w)."""
-
-    def __init__(self, head: PrototypeHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, image: Tensor, prototype: Tensor, keys: Tensor) -> Tensor:
-        """Outline the class in one query."""
-        features = self.head.backbone.encode(image)
-        query = self.head.matching.down_query(middle(features))
-        deep = features.layer4.expand(keys.shape[0], -1, -1, -1)
-        priors = prior_mask(deep, keys[..., None])
-        prior = resize(priors, query.shape[-2:]).mean(dim=0, keepdim=True)
-        logits = self.head.logits(Match(query, prototype.mean(dim=0, keepdim=True), prior))
-        return resize(logits, image.shape[-2:]).softmax(dim=1)[0, 1]

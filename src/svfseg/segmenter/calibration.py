@@ -1,42 +1,59 @@
-"""Choose each class's mask threshold and presence threshold from its supports."""
+"""Choose how a class's logits become a mask, from supports that are held out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median, pstdev
+from statistics import mean
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from svfseg.data.index import Sample
 from svfseg.segmenter.adaptation import Support
-from svfseg.segmenter.inference import Predictor, by_class
-from svfseg.segmenter.negatives import photographs
-from svfseg.segmenter.thresholds import best_threshold, largest_free_strip, presence_threshold
+from svfseg.segmenter.inference import Predictor, by_class, presence_score
+from svfseg.segmenter.thresholds import (
+    above_given,
+    best_threshold,
+    fit_logistic,
+    presence_threshold,
+)
 
-# Augmented copies that stand for a single support when it is asked about itself.
-COPIES = 3
-# Images without the class from which on no photographs of other things are added to them.
-SUFFICIENT = 3
+# Held-out supports that are asked at most, evenly spread.
+MOST = 12
+# What is further from a class than this share of the longer side is background without it, where
+# it is at least this share of the image.
+FAR, LEAST = 0.04, 0.2
+# Where the presence threshold lies between images without the class and with it. The halves of one
+# picture are more alike than two pictures: of a single support it lies lower, and the logit of the
+# pixel threshold nearer to zero, the comparison's own. Chosen on half of the tasks, see
+# docs/own-data.md.
+PLACE, SINGLE_PLACE, SINGLE_CUT = 0.4, 0.2, 0.6
+# How far a mask's own estimate of its IoU is corrected by what held-out supports had.
+CORRECTION = (0.25, 4.0)
 
 
 @dataclass(frozen=True)
 class ClassThresholds:
-    """How a class's maps become a mask.
+    """How a class's logits become a mask.
 
     Attributes:
         threshold: probability from which a pixel belongs to the class.
         presence: presence score from which the class counts as present in an image.
-        spread: deviation of presence scores, for the confidence.
-        iou: IoU of left-out supports at the threshold (of augmented copies of a single support).
+        spread: how far from it the score must be to be sure.
+        iou: IoU of held-out supports at the threshold (of the halves of a single one).
+        slope: times the logit, plus ``shift``, is the logit of the probability.
+        shift: see there.
+        correction: IoU of held-out supports over what their probabilities let expect.
     """
 
     threshold: float = 0.5
     presence: float = -math.inf
     spread: float = 0.1
     iou: float = math.nan
+    slope: float = 1.0
+    shift: float = 0.0
+    correction: float = 1.0
 
     def to_plain(self) -> dict[str, float | None]:
         """Give plain data for JSON, which knows neither infinity nor NaN."""
@@ -49,97 +66,167 @@ class ClassThresholds:
         return cls(**{k: missing.get(k, math.nan) if v is None else v for k, v in values.items()})
 
 
-class Question(NamedTuple):
-    """An image, and the supports that it is to be segmented with.
+class HeldOut(NamedTuple):
+    """What is said of an image that the answer was not learned from.
 
     Attributes:
-        sample: the image with its mask, which may show the class or not.
-        supports: features of the supports.
+        logits: (classes, height, width).
+        ids: (height, width), the truth.
+        answered: the classes that other supports show.
     """
 
-    sample: Sample
-    supports: Sequence[Any]
+    logits: Tensor
+    ids: Tensor
+    answered: frozenset[int]
 
 
-class CalibrationSet(NamedTuple):
-    """What calibrates a class.
+def hold_out(
+    predictor_of: Callable[[int], Predictor],
+    judged: Sequence[Support],
+    features: Sequence[Mapping[int, Any]],
+    class_ids: Sequence[int],
+) -> list[HeldOut]:
+    """Answer each support with the others as its supports.
 
-    Attributes:
-        questions: images with the class and without it.
-        is_single: whether there is one support only, whose questions are copies of itself.
+    Args:
+        predictor_of: group of a support -> the model without what it learned from it.
+        judged: supports of all classes; of a single one its halves, and images without any.
+        features: features of these by class id.
+        class_ids: the classes.
     """
-
-    questions: list[Question]
-    is_single: bool
+    groups = sorted({s.group for s, own in zip(judged, features, strict=True) if own})
+    asked = set(groups[:: -(-len(groups) // MOST)]) if groups else set()
+    answers = []
+    for support, own in zip(judged, features, strict=True):
+        if not own or support.group not in asked:
+            continue
+        others = by_class(
+            (f for s, f in zip(judged, features, strict=True) if s.group != support.group),
+            class_ids,
+        )
+        answered = frozenset(c for c in class_ids if others[c])
+        if not answered:
+            continue
+        # a class that no other support shows is asked with its own, and does not count
+        shots = {c: others[c] or [f[c] for f in features if c in f] for c in class_ids}
+        if not all(shots.values()):
+            continue
+        predictor = predictor_of(support.group)
+        logits, ids = predictor.fitted_logits(support.sample, shots)
+        answers.append(HeldOut(logits, ids, answered))
+    return answers
 
 
 def calibrate(
-    predictor: Predictor,
-    supports: Sequence[Support],
-    features: Sequence[Mapping[int, Any]],
+    answers: Sequence[HeldOut],
+    without: Sequence[Tensor],
     class_ids: Sequence[int],
     threshold: float | None,
-    seed: int,
+    is_single: bool = False,
 ) -> dict[int, ClassThresholds]:
-    """Choose the thresholds of all classes from their supports.
+    """Choose how the logits of all classes become masks.
 
-    Each support is segmented with the others as its supports, a single one as augmented copies of
-    itself. Images without the class: those that were given, the parts without it of supports that
-    are left out, and where these are few, photographs of other things.
+    The logits become probabilities by a logistic regression; the threshold is the one of the
+    highest IoU; the presence score must be nearer to that of images with the class than to that
+    of images without it: those that were given, and what surrounds the class in the others.
 
     Args:
-        predictor: the model.
-        supports: supports of all classes, and images without any.
-        features: features of the supports, from `Predictor.encode_supports`.
+        answers: what `hold_out` gave.
+        without: logits (classes, height, width) of images that show none of the classes.
         class_ids: the classes.
-        threshold: taken as it is; None chooses the one with the highest IoU, and one half where
-            there is a single support, whose own copies say too little of other images.
-        seed: seed of the augmented copies.
+        threshold: taken as it is; None chooses.
+        is_single: whether the answers are of the halves of a single support.
     """
-    by_id = by_class(features, class_ids)
-    few = [c for c in class_ids if sum(not s.shows(c) for s in supports) < SUFFICIENT]
-    others = predictor.predict_maps(photographs(), {c: by_id[c] for c in few}) if few else []
-    scores = {c: [maps.presence[i] for maps in others] for i, c in enumerate(few)}
-    return {
-        c: _class_thresholds(
-            calibration_set(supports, features, c, seed), predictor, c, scores.get(c, []), threshold
-        )
-        for c in class_ids
-    }
+    scales = {}
+    for place, c in enumerate(class_ids):
+        own = [a for a in answers if c in a.answered]
+        scales[c] = fit_logistic([a.logits[place] for a in own], [_target(a.ids, c) for a in own])
+    shares = [probabilities(a.logits, list(scales.values())) for a in answers]
+    rules = {}
+    for place, c in enumerate(class_ids):
+        showing = [
+            (a, share[place])
+            for a, share in zip(answers, shares, strict=True)
+            if c in a.answered and bool((a.ids == c).any())
+        ]
+        maps = [share for _, share in showing]
+        targets = [_target(a.ids, c) for a, _ in showing]
+        candidates = {} if threshold is None else {"candidates": (threshold,)}
+        level, iou = best_threshold(maps, targets, **candidates)
+        level = level if threshold is None else threshold
+        if is_single and threshold is None:
+            slope, shift = scales[c]
+            cut = SINGLE_CUT * (_logit(level) - shift) / slope
+            level = round(1 / (1 + math.exp(-(slope * cut + shift))), 4)
+        present = [presence_score(a.logits[place]) for a, _ in showing]
+        given = [presence_score(logits[place]) for logits in without]
+        beside = [
+            score for a, _ in showing if (score := _beside(a.logits[place], a.ids, c)) is not None
+        ]
+        between = SINGLE_PLACE if is_single else PLACE
+        least, spread = presence_threshold(present, [*given, *beside], between)
+        if present and given:
+            least = max(least, above_given(present, given))
+        expected = [expected_iou(share, share > level) for share in maps]
+        correction = 1.0
+        if expected and mean(expected) > 0:
+            truth = [
+                _iou(share > level, target) for share, target in zip(maps, targets, strict=True)
+            ]
+            correction = min(CORRECTION[1], max(CORRECTION[0], mean(truth) / mean(expected)))
+        rules[c] = ClassThresholds(level, least, spread, iou, *scales[c], correction)
+    return rules
 
 
-def _class_thresholds(
-    calibration: CalibrationSet,
-    predictor: Predictor,
-    class_id: int,
-    photograph_scores: Sequence[float],
-    threshold: float | None,
-) -> ClassThresholds:
-    """Choose the thresholds of a class; photographs of other things count as images without it."""
-    maps: list[Tensor] = []
-    targets: list[Tensor] = []
-    with_class: list[float] = []
-    without: list[float] = []
-    for sample, supports in calibration.questions:
-        (predicted,) = predictor.predict_maps([sample.image], {class_id: supports})
-        marked = sample.mask == class_id
-        if marked.any():
-            maps.append(predicted.maps[0])
-            targets.append(torch.from_numpy(np.where(sample.mask == 255, 255, marked)))
-            with_class.append(predicted.presence[0])
-        else:
-            without.append(predicted.presence[0])
-    without += photograph_scores
-    is_single = calibration.is_single
-    if threshold is None and not is_single:
-        threshold, iou = best_threshold(maps, targets)
-    else:
-        threshold = 0.5 if threshold is None else threshold
-        _, iou = best_threshold(maps, targets, (threshold,))
-    # a single support looks more like itself than another image of its class would
-    presence = presence_threshold([] if is_single else with_class, without)
-    spread = pstdev(without) if is_single else abs(median(with_class) - median(without)) / 4
-    return ClassThresholds(threshold, presence, max(0.02, spread), iou)
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def probabilities(logits: Tensor, scales: Sequence[tuple[float, float]]) -> Tensor:
+    """Turn logits (classes, height, width) into probabilities, of which one pixel has at most 1.
+
+    Args:
+        logits: relative to the background's.
+        scales: slope and shift of each class.
+    """
+    slope, shift = (logits.new_tensor(each)[:, None, None] for each in zip(*scales, strict=True))
+    scaled = logits * slope + shift
+    return torch.cat([torch.zeros_like(scaled[:1]), scaled]).softmax(dim=0)[1:]
+
+
+def expected_iou(share: Tensor, inside: Tensor) -> float:
+    """Give the IoU that a mask has if its probabilities are right.
+
+    Args:
+        share: (height, width), probability of the class.
+        inside: (height, width) bool, the mask.
+    """
+    within = float(share[inside].sum())
+    joined = float(inside.sum()) + float(share[~inside].sum())
+    return within / joined if joined > 0 else 0.0
+
+
+def _target(ids: Tensor, class_id: int) -> Tensor:
+    return torch.where(ids == 255, 255, (ids == class_id).to(torch.uint8))
+
+
+def _iou(inside: Tensor, target: Tensor) -> float:
+    marked, counted = target == 1, inside & (target != 255)
+    return float((counted & marked).sum() / (counted | marked).sum().clamp_min(1))
+
+
+def _beside(logits: Tensor, ids: Tensor, class_id: int) -> float | None:
+    """Score what surrounds a class; None where too little does."""
+    radius = max(1, round(FAR * max(ids.shape)))
+    marked = (ids == class_id).float()[None, None]
+    for side in (0, 1):  # a square grows by one axis after the other
+        window = (2 * radius + 1, 1) if side == 0 else (1, 2 * radius + 1)
+        padding = (radius, 0) if side == 0 else (0, radius)
+        marked = torch.nn.functional.max_pool2d(marked, window, 1, padding)
+    far = (marked[0, 0] == 0) & (ids != 255)
+    if float(far.float().mean()) < LEAST:
+        return None
+    return presence_score(logits[far])
 
 
 def left_out_iou(
@@ -152,54 +239,6 @@ def left_out_iou(
     for class_id, shots in features.items():
         for support in left_out:
             if shots and support.shows(class_id):
-                (predicted,) = predictor.predict_maps([support.sample.image], {class_id: shots})
-                target = torch.from_numpy(support.sample.mask == class_id)
-                inside = predicted.maps[0] > 0.5
-                scores.append(float((inside & target).sum() / (inside | target).sum()))
+                logits, ids = predictor.fitted_logits(support.sample, {class_id: shots})
+                scores.append(_iou(logits[0] > 0, _target(ids, class_id)))
     return mean(scores) if scores else 0.0
-
-
-def calibration_set(
-    supports: Sequence[Support], features: Sequence[Mapping[int, Any]], class_id: int, seed: int
-) -> CalibrationSet:
-    """Gather what calibrates a class: see `calibrate`."""
-    showing = [(s, f) for s, f in zip(supports, features, strict=True) if s.shows(class_id)]
-    groups = sorted({s.group for s, _ in showing})
-    is_single = len(groups) == 1
-    every = by_class(features, [class_id])[class_id]
-    questions: list[Question] = []
-    for group in groups:
-        samples = [s.sample for s, _ in showing if s.group == group]
-        shots = every
-        if is_single:
-            samples = [copy for sample in samples[:2] for copy in augmented_copies(sample, seed)]
-        else:
-            shots = [f[class_id] for s, f in showing if s.group != group and class_id in f]
-        for sample in samples if shots else ():
-            questions.append(Question(sample, shots))
-            strip = largest_free_strip(sample.mask, class_id)
-            if strip is not None and not is_single:
-                questions.append(Question(Sample(sample.image[strip], sample.mask[strip]), shots))
-    questions += [Question(s.sample, every) for s in supports if not s.shows(class_id)]
-    return CalibrationSet(questions, is_single)
-
-
-def augmented_copies(sample: Sample, seed: int) -> list[Sample]:
-    """Make a support as it might have been taken otherwise: mirrored, cropped, lighter, darker."""
-    rng = np.random.default_rng((seed, 7))
-    copies = []
-    for _ in range(COPIES):
-        image, mask = sample
-        height, width = mask.shape
-        marked = np.argwhere((mask > 0) & (mask < 255))
-        if len(marked):  # a random frame around what is marked
-            low, high = marked.min(axis=0), marked.max(axis=0) + 1
-            top, left = (int(rng.integers(0, side // 2 + 1)) for side in low)
-            bottom = int(rng.integers(high[0] + (height - high[0]) // 2, height + 1))
-            right = int(rng.integers(high[1] + (width - high[1]) // 2, width + 1))
-            image, mask = image[top:bottom, left:right], mask[top:bottom, left:right]
-        if rng.random() < 0.5:
-            image, mask = image[:, ::-1], mask[:, ::-1]
-        light = np.clip(image.astype(np.float32) * rng.uniform(0.75, 1.25), 0, 255)
-        copies.append(Sample(light.astype(np.uint8), np.ascontiguousarray(mask)))
-    return copies

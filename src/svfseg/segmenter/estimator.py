@@ -1,7 +1,7 @@
 """Few-shot segmentation as an estimator: fit on a few marked images, predict others."""
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -12,14 +12,22 @@ from svfseg.data.index import Sample
 from svfseg.device import resolve
 from svfseg.errors import InputError
 from svfseg.models import Head
+from svfseg.models.head import ComparingHead
 from svfseg.segmenter.adaptation import AdaptationResult, Support, adapt
 from svfseg.segmenter.base import BaseModel, load_base
-from svfseg.segmenter.calibration import ClassThresholds, calibrate, left_out_iou
+from svfseg.segmenter.calibration import ClassThresholds, calibrate, hold_out, left_out_iou
 from svfseg.segmenter.events import TuningReport, ignore
-from svfseg.segmenter.inference import ClassMaps, Predictor, by_class
-from svfseg.segmenter.parameters import as_list, check_parameters, is_list
+from svfseg.segmenter.inference import ClassMaps, Predictor, by_class, thinned
+from svfseg.segmenter.learning import Learned, judged_supports, learn
+from svfseg.segmenter.parameters import Parametrized, as_list, check_parameters, is_list
 from svfseg.segmenter.results import Segmentation, mean_iou, segment, without_absent
-from svfseg.segmenter.task_file import TaskFile, read_task, restore_adaptation, save_task
+from svfseg.segmenter.task_file import (
+    TaskFile,
+    read_task,
+    restore_adaptation,
+    restore_decoder,
+    save_task,
+)
 from svfseg.segmenter.tiling import blend, cut, marked_windows, windows
 
 
@@ -27,7 +35,7 @@ class NotFittedError(InputError, AttributeError):
     """`FewShotSegmenter.fit` has not been called."""
 
 
-class FewShotSegmenter:
+class FewShotSegmenter(Parametrized):
     """Outline classes in images, given one to a few images of them with masks.
 
     It follows the conventions of scikit-learn (clone, Pipeline, GridSearchCV, cross_val_score):
@@ -44,6 +52,8 @@ class FewShotSegmenter:
         tile: False fits the whole image; True cuts it into squares of ``size`` at its own
             resolution, for images with thin or small things.
         overlap: smallest share that neighbouring tiles have in common.
+        seconds: time that fitting a decoder to the supports may take; 0 answers at once, by the
+            comparison with the supports alone. Heads that do not compare positions have no decoder.
         threshold: probability from which a pixel belongs to a class; None chooses it on the
             supports.
         reject_absent: whether a class with too low a presence score in an image has an empty mask.
@@ -56,6 +66,7 @@ class FewShotSegmenter:
         thresholds_: class id -> `ClassThresholds`, chosen on the supports.
         features_: class id -> the features of its supports.
         adaptation_: the `AdaptationResult` of the tuning on the supports; None without tuning.
+        learned_: the `Learned` of the decoder fitted to the supports.
         predictor_: the model as it predicts.
         supports_: fingerprints of the support images.
 
@@ -73,6 +84,7 @@ class FewShotSegmenter:
     thresholds_: dict[int, ClassThresholds]
     features_: dict[int, list[Any]]
     adaptation_: AdaptationResult | None
+    learned_: Learned
     predictor_: Predictor
     supports_: frozenset[str]
 
@@ -86,6 +98,7 @@ class FewShotSegmenter:
         size: int | None = None,
         tile: bool = False,
         overlap: float = 0.25,
+        seconds: float = 60.0,
         threshold: float | None = None,
         reject_absent: bool = True,
         batch: int = 4,
@@ -99,6 +112,7 @@ class FewShotSegmenter:
         self.size = size
         self.tile = tile
         self.overlap = overlap
+        self.seconds = seconds
         self.threshold = threshold
         self.reject_absent = reject_absent
         self.batch = batch
@@ -122,45 +136,6 @@ class FewShotSegmenter:
         segmenter = cls(source, **parameters)
         segmenter._load_base()
         return segmenter
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Give the parameters of the constructor.
-
-        Args:
-            deep: unused; no parameter is an estimator.
-        """
-        return {name: getattr(self, name) for name in _parameters(type(self))}
-
-    def set_params(self, **parameters: Any) -> Self:
-        """Change parameters; what was fitted stays, and the next `fit` uses them.
-
-        Raises:
-            InputError: an unknown parameter.
-        """
-        known = _parameters(type(self))
-        for name, value in parameters.items():
-            if name not in known:
-                raise InputError(f"unknown parameter {name}: expected one of {', '.join(known)}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        default = {n: p.default for n, p in _parameters(type(self)).items()}
-        changed = {n: v for n, v in self.get_params().items() if v != default[n]}
-        return f"FewShotSegmenter({', '.join(f'{n}={v!r}' for n, v in changed.items())})"
-
-    def __sklearn_tags__(self) -> Any:
-        """Give the tags that scikit-learn asks for, where it is installed."""
-        from sklearn.utils import InputTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type=None,
-            target_tags=TargetTags(required=True),
-            input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
-        )
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return "classes_" in vars(self)
 
     def fit(
         self,
@@ -224,7 +199,12 @@ class FewShotSegmenter:
             )  # fmt: skip
         head = base.head if adaptation is None else adaptation.merged().to(device)
         predictor = self._make_predictor(head, size)
-        encoded = predictor.encode_supports([s.sample for s in supports], class_ids)
+
+        def encode(some: Sequence[Support]) -> list[dict[int, Any]]:
+            encoded = predictor.encode_supports([s.sample for s in some], class_ids)
+            return thinned(head, encoded, len(names))
+
+        encoded = encode(supports)
         features = by_class(encoded, class_ids)
         for class_id, name in zip(class_ids, names, strict=True):
             if not features[class_id]:
@@ -232,10 +212,29 @@ class FewShotSegmenter:
                     f"class {class_id} ({name}) is too small: it vanishes at {size} pixels; crop "
                     "the supports around it, or set tile"
                 )
-        thresholds = calibrate(predictor, supports, encoded, class_ids, self.threshold, self.seed)
+        learned = Learned()
+        if self.seconds > 0 and isinstance(head, ComparingHead):
+            learned = learn(
+                head, supports, class_ids, encode, size, self.seconds, self.seed, device, report
+            )
+            predictor = replace(predictor, decoder=learned.decoder, share=learned.share)
+        judged = judged_supports(supports, class_ids)
+        seen = encoded if judged is supports else encode(judged)
+
+        def unseen(group: int) -> Predictor:
+            return replace(predictor, decoder=learned.left_out.get(group))
+
+        answers = hold_out(unseen, judged, seen, class_ids)
+        without = [
+            predictor.fitted_logits(support.sample, features)[0]
+            for support, own in zip(supports, encoded, strict=True)
+            if not own
+        ]
+        is_single = judged is not supports
+        thresholds = calibrate(answers, without, class_ids, self.threshold, is_single)
         # all at once: where fitting fails, what was fitted before is as it was
         self.thresholds_, self.classes_, self.adaptation_ = thresholds, names, adaptation
-        self.features_, self.predictor_ = features, predictor
+        self.features_, self.predictor_, self.learned_ = features, predictor, learned
         self.supports_ = frozenset(fingerprint(sample.image) for sample in samples)
 
     def unfit(self) -> Self:
@@ -339,9 +338,11 @@ class FewShotSegmenter:
             "supports": {self.classes_[i - 1]: len(shots) for i, shots in self.features_.items()},
             "size": self.predictor_.size,
             "parameters": {**parameters, "empty": self.reject_absent},
+            "share": self.predictor_.share,
             "rules": [self.thresholds_[i].to_plain() for i in sorted(self.thresholds_)],
         }
-        return save_task(Path(path), metadata, self.features_, self.adaptation_)
+        decoder = self.predictor_.decoder
+        return save_task(Path(path), metadata, self.features_, self.adaptation_, decoder)
 
     @classmethod
     def load(cls, path: str | Path, model: str | Path | None = None, device: str = "auto") -> Self:
@@ -375,6 +376,9 @@ class FewShotSegmenter:
         adaptation = restore_adaptation(path, task, base)
         device = str(resolve(self.device))
         head = base if adaptation is None else adaptation.merged().to(device)
+        if task.metadata["format"] == 1 and isinstance(head, ComparingHead):
+            head = head.as_in_format_1()
+        decoder = restore_decoder(path, task, head)
         self.features_ = {
             class_id: [
                 head.support_features({n: t.to(device) for n, t in shot.items()}) for shot in shots
@@ -387,7 +391,12 @@ class FewShotSegmenter:
         }
         self.classes_, self.adaptation_ = tuple(task.metadata["classes"]), adaptation
         self.supports_ = frozenset(task.metadata.get("shown", ()))
-        self.predictor_ = self._make_predictor(head, task.metadata["size"])
+        self.predictor_ = replace(
+            self._make_predictor(head, task.metadata["size"]),
+            decoder=None if decoder is None else decoder.to(device),
+            share=task.metadata.get("share", 1.0),
+        )
+        self.learned_ = Learned(decoder, self.predictor_.share)
 
     def _predict_maps(self, images: Sequence[Array]) -> list[ClassMaps]:
         if self.tile:
@@ -432,7 +441,3 @@ def _as_sample(image: ImageLike, mask: MaskLike, names: tuple[str, ...], number:
     if mask is not None:
         check_marked(ids, names, f"the mask of support {number}")
     return Sample(pixels, ids)
-
-
-def _parameters(kind: type[FewShotSegmenter]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(kind).parameters

@@ -1,35 +1,43 @@
-"""Export a fitted task or a model as ONNX, for programs without torch."""
+"""Export a fitted task as ONNX, for programs without torch."""
 
+import copy
+import runpy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from svfseg.data.transforms import fit_image, to_tensor
+from svfseg.data.images import Array
 from svfseg.errors import InputError
 from svfseg.files import replace_file, write_json, write_text
+from svfseg.models.head import ComparingHead
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.adaptation import frozen_copy
+from svfseg.segmenter.inference import HIGHEST, Predictor
 from svfseg.segmenter.negatives import photographs
+from svfseg.segmenter.resizing import MULTIPLE, fit_image
 
-# How far ONNX Runtime may lie from PyTorch, in probability.
-TOLERANCE = 1e-3
+# How far ONNX Runtime may lie from PyTorch, in probability, and how many pixels of the masks of
+# example.py may differ from those of `FewShotSegmenter.predict`.
+TOLERANCE, PIXELS = 1e-3, 0.005
 EXAMPLE = Path(__file__).parent / "templates" / "onnx_example.py"
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def export(
     segmenter: FewShotSegmenter, out: str | Path, int8: bool = False, openvino: bool = False
 ) -> dict[str, float]:
-    """Write a fitted segmenter as two graphs, its supports and an example, and check them.
+    """Write a fitted segmenter as one graph with an example, and check both.
 
-    support.onnx encodes a support; query.onnx outlines the class of any number of supports in an
-    image of any height and width; task.npz holds the fitted supports, task.json the rules;
-    example.py uses them with onnxruntime, numpy and Pillow alone.
+    query.onnx gives the logits of all classes for an image that is fitted and filled up: the
+    network, the supports and what was fitted to them are in it. task.json holds how images are
+    fitted and how logits become masks; example.py does both with onnxruntime, numpy and Pillow
+    alone.
 
     Args:
         segmenter: fitted; what it tuned is merged.
@@ -38,61 +46,42 @@ def export(
         openvino: also query.xml and query.bin.
 
     Returns:
-        Largest difference in probability to PyTorch, by file.
+        Largest difference in probability to PyTorch, by file; and as "masks" the largest share of
+        pixels in which the example differs from `FewShotSegmenter.predict`.
 
     Raises:
         NotFittedError: before `fit`.
-        InputError: a head that cannot be exported, a missing package, or a graph that differs
-            from PyTorch by more than `TOLERANCE`.
+        InputError: a task that cannot be exported, a missing package, or a graph or an example
+            that answers otherwise.
     """
     segmenter._check_is_fitted()
-    head, size = segmenter.predictor_.head, segmenter.predictor_.size
-    modules = frozen_copy(head).to("cpu").onnx_modules()  # the head may be shared
+    if segmenter.tile:
+        raise InputError("a task with tiles cannot be exported: fit it without tile")
+    predictor = segmenter.predictor_
+    predictor = replace(
+        predictor,
+        head=frozen_copy(predictor.head).to("cpu"),  # the head may be shared
+        decoder=copy.deepcopy(predictor.decoder),
+        device="cpu",
+    )
+    if isinstance(predictor.head, ComparingHead) and predictor.head.stretched:
+        raise InputError("a task of format 1 cannot be exported any more: fit it again")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    encode, answer, names = modules.support.eval(), modules.query.eval(), modules.features
-    image = fit_image(to_tensor(photographs()[0]), size)[None]
-    mask = torch.zeros(size, size, dtype=torch.uint8)
-    mask[size // 4 : size // 2, size // 4 : size // 2] = 1
-    with torch.no_grad():
-        view = encode(image, mask)
-    two = tuple(torch.cat([tensor, tensor]) for tensor in view)
-    square = {2: "height", 3: "width"}
-    _write(encode, (image, mask), out / "support.onnx", names,
-           {"image": square, "mask": {0: "height", 1: "width"}}, modules.positions)  # fmt: skip
-    keyed = {name: {0: "shots"} for name in names}
-    for name in modules.positions:  # another number at another size
-        keyed[name][2] = "positions"
-    _write(answer, (image, *two), out / "query.onnx", ("probability",), {"image": square, **keyed})
-    _write_task(segmenter, out)
+    shots = [
+        [type(shot)(*(tensor.cpu() for tensor in shot)) for shot in own]
+        for own in segmenter.features_.values()
+    ]
+    answer = _Answer(predictor, shots).eval()
+    any_shape = predictor.head.any_shape
+    images = _fitted(predictor, [0, 64, -32] if any_shape else [0, 0, 0])
+    _write(answer, images[0], out / "query.onnx", any_shape)
+    _write_task(segmenter, predictor, out)
     write_text(out / "example.py", EXAMPLE.read_text(encoding="utf-8"))
-    differences = {"support.onnx": 0.0, "query.onnx": 0.0}
-    for number, photograph in enumerate(photographs()[:3]):
-        # another size and number of shots than it was traced with
-        other = fit_image(to_tensor(photograph), size + 32 * number)[None]
-        marked = torch.zeros(other.shape[-2:], dtype=torch.uint8)
-        marked[16 : 48 + 16 * number, 24:80] = 1
-        with torch.no_grad():
-            features = encode(other, marked)
-            several = tuple(torch.cat([tensor] * (1 + number)) for tensor in features)
-            expected = answer(other, *several)
-        again = _run(out / "support.onnx", (other, marked))
-        for theirs, ours in zip(again, features, strict=True):
-            differences["support.onnx"] = max(
-                differences["support.onnx"], _difference(theirs, ours)
-            )
-        (probability,) = _run(out / "query.onnx", (other, *several))
-        differences["query.onnx"] = max(
-            differences["query.onnx"], _difference(probability, expected)
-        )
-    for name, difference in differences.items():
-        if not difference <= TOLERANCE:
-            raise InputError(
-                f"{name} differs from PyTorch by {difference:.2g}: expected {TOLERANCE}"
-            )
-    squares = [fit_image(to_tensor(p), size)[None] for p in photographs()]
     with torch.no_grad():
-        expected = answer(squares[0], *two)
+        expected = [answer(image) for image in images]
+    found = [_run(out / "query.onnx", image) for image in images]
+    differences = {"query.onnx": max(map(_difference, found, expected))}
     for part, wanted in (
         ("query_int8.onnx", int8),
         ("query.xml", openvino),
@@ -100,26 +89,52 @@ def export(
     ):
         if not wanted:  # of an earlier export, maybe of another task
             (out / part).unlink(missing_ok=True)
-    if int8:
-        _quantize(out, squares, two, ("image", *names))
-        (probability,) = _run(out / "query_int8.onnx", (squares[0], *two))
-        differences["query_int8.onnx"] = _difference(probability, expected)
     if openvino:
-        differences["query.xml"] = _difference(_to_openvino(out, (squares[0], *two)), expected)
-        if not differences["query.xml"] <= TOLERANCE:
-            raise InputError(f"query.xml differs from PyTorch by {differences['query.xml']:.2g}")
+        again = _to_openvino(out, images)
+        differences["query.xml"] = max(map(_difference, again, expected))
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"{name} differs from PyTorch by {difference:.2g}: expected {TOLERANCE}"
+            )
+    if int8:
+        _quantize(out, _fitted(predictor, [0] * len(photographs())))
+        differences["query_int8.onnx"] = _difference(
+            _run(out / "query_int8.onnx", images[0]), expected[0]
+        )
+    differences["masks"] = _example_differs(segmenter, out)
+    if not differences["masks"] <= PIXELS:
+        raise InputError(
+            f"example.py differs from predict in {100 * differences['masks']:.2g} % of the pixels: "
+            f"expected {100 * PIXELS:g} %"
+        )
     return differences
 
 
-def _write(
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    path: Path,
-    outputs: Sequence[str],
-    inputs: dict[str, dict[int, str]],
-    positions: Sequence[str] = (),
-) -> None:
-    """One graph; sizes that the inputs name may be any.
+class _Answer(nn.Module):
+    """Image (1, 3, height, width) -> logits (classes, height, width)."""
+
+    def __init__(self, predictor: Predictor, shots: Sequence[Sequence[Any]]) -> None:
+        super().__init__()
+        self.predictor, self.shots = predictor, list(shots)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Answer one fitted image."""
+        return self.predictor.logits(image, self.shots)[1][0]
+
+
+def _fitted(predictor: Predictor, larger: Sequence[int]) -> list[Tensor]:
+    """Photographs as the network sees them, at sizes that differ so much from the task's."""
+    return [
+        fit_image(
+            photograph, max(MULTIPLE, predictor.size + more), predictor.head.any_shape
+        ).image[None]
+        for photograph, more in zip(photographs(), larger, strict=False)
+    ]  # fmt: skip
+
+
+def _write(module: _Answer, example: Tensor, path: Path, any_shape: bool) -> None:
+    """One graph; where images may have any shape, the sides of its input may be any.
 
     By tracing: the exporter of torch.compile reasons for minutes about padding that depends on
     the size (TensorFlow's "same"), and gives the same graph.
@@ -131,68 +146,84 @@ def _write(
         raise InputError(
             f"exporting needs the package {error.name}: pip install 'svfseg[export]'"
         ) from error
-    axes: dict[str, dict[int, str]] = dict(inputs)
-    if "probability" in outputs:
-        axes["probability"] = {0: "height", 1: "width"}
-    axes |= {name: {2: "positions"} for name in positions}
+    head = type(module.predictor.head).__name__
+    axes = {"image": {2: "height", 3: "width"}, "logits": {1: "height", 2: "width"}}
     with replace_file(path) as fresh, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, example, str(fresh), input_names=list(inputs), output_names=list(outputs),
-            dynamic_axes=axes, dynamo=False, opset_version=17,
+        try:
+            torch.onnx.export(
+            module, (example,), str(fresh), input_names=["image"], output_names=["logits"],
+            dynamic_axes=axes if any_shape else None, dynamo=False, opset_version=17,
         )  # fmt: skip
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InputError(f"{head} cannot be exported: {str(error).splitlines()[0]}") from error
 
 
-def _run(path: Path, inputs: Sequence[Tensor]) -> list[Array]:
+def _run(path: Path, image: Tensor) -> Array:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    named = zip(session.get_inputs(), inputs, strict=True)
-    return list(session.run(None, {spec.name: tensor.numpy() for spec, tensor in named}))
+    (logits,) = session.run(None, {"image": image.numpy()})
+    return np.asarray(logits)
 
 
 def _difference(theirs: Array, ours: Tensor) -> float:
-    return float(np.abs(theirs - ours.numpy()).max())
+    """Largest difference in probability."""
+    return float((torch.from_numpy(np.array(theirs)).sigmoid() - ours.sigmoid()).abs().max())
 
 
-def _write_task(segmenter: FewShotSegmenter, out: Path) -> None:
-    arrays: dict[str, Array] = {}
-    for class_id, shots in segmenter.features_.items():
-        for name in shots[0]._fields:
-            parts = [getattr(shot, name).cpu() for shot in shots]
-            if name == "prototype":
-                arrays[f"{class_id}/{name}"] = torch.cat(parts).numpy()
-                continue
-            longest = max(part.shape[1] for part in parts)  # zeros are like nothing
-            filled = [nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts]
-            arrays[f"{class_id}/{name}"] = torch.stack(filled).numpy()
-    with replace_file(out / "task.npz") as fresh, fresh.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    thresholds = segmenter.thresholds_
+def _write_task(segmenter: FewShotSegmenter, predictor: Predictor, out: Path) -> None:
+    rules = segmenter.thresholds_
+    # heads that stretch their logits judge presence by features, which are not in the graph
+    judges = isinstance(predictor.head, ComparingHead)
     metadata = {
         "classes": list(segmenter.classes_),
-        "size": segmenter.predictor_.size,
-        "thresholds": [thresholds[i].threshold for i in sorted(thresholds)],
+        "size": predictor.size,
+        "multiple": MULTIPLE if predictor.head.any_shape else predictor.size,
+        "border": "edge" if predictor.head.any_shape else "black",
+        "highest": HIGHEST,
+        "reject_absent": segmenter.reject_absent and judges,
+        "rules": [rules[i].to_plain() for i in sorted(rules)],
     }
     write_json(out / "task.json", metadata)
 
 
-def _quantize(
-    out: Path, squares: Sequence[Tensor], view: Sequence[Tensor], names: Sequence[str]
-) -> None:
+def _example_differs(segmenter: FewShotSegmenter, out: Path) -> float:
+    """Compare the example's masks with `predict`'s on 20 images of other sizes and turns."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(out / "query.onnx"), providers=["CPUExecutionProvider"]
+    )
+    segment: Callable[..., Array] = runpy.run_path(str(out / "example.py"))["segment"]
+    plain = copy.copy(segmenter).set_params(reject_absent=False)
+    worst = 0.0
+    for number in range(20):
+        photograph = photographs()[number % len(photographs())]
+        height, width = photograph.shape[:2]
+        sides = ((1.0, 1.0), (0.6, 0.6), (1.7, 1.7), (0.4, 1.0), (1.0, 0.4))[number % 5]
+        size = (max(16, round(width * sides[1])), max(16, round(height * sides[0])))
+        image = Image.fromarray(photograph).resize(size)
+        if number % 4 == 3:
+            image = image.convert("L")
+        if number % 3 == 2:
+            image.getexif()[0x0112] = 6  # lies on its side
+        theirs = segment(image, session, reject=False)
+        worst = max(worst, float((theirs != plain.predict(image).mask).mean()))
+    return worst
+
+
+def _quantize(out: Path, images: Sequence[Tensor]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter(squares)
+            self.left = iter(images)
 
         def get_next(self) -> dict[str, Array] | None:
-            square = next(self.left, None)
-            if square is None:
-                return None
-            inputs = zip(names, (square, *view), strict=True)
-            return {name: tensor.numpy() for name, tensor in inputs}
+            image = next(self.left, None)
+            return None if image is None else {"image": image.numpy()}
 
     prepared = out / ".prepared.onnx"
     quant_pre_process(str(out / "query.onnx"), str(prepared), skip_symbolic_shape=True)
@@ -203,7 +234,7 @@ def _quantize(
     prepared.unlink()
 
 
-def _to_openvino(out: Path, inputs: Sequence[Tensor]) -> Array:
+def _to_openvino(out: Path, images: Sequence[Tensor]) -> list[Array]:
     try:
         import openvino
     except ImportError as error:
@@ -211,5 +242,4 @@ def _to_openvino(out: Path, inputs: Sequence[Tensor]) -> Array:
     model = openvino.convert_model(str(out / "query.onnx"))
     openvino.save_model(model, str(out / "query.xml"), compress_to_fp16=False)
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    (differences,) = compiled([tensor.numpy() for tensor in inputs]).values()
-    return np.asarray(differences)
+    return [np.asarray(next(iter(compiled([image.numpy()]).values()))) for image in images]

@@ -9,26 +9,23 @@ from torch import Tensor
 
 from svfseg.data.images import Array
 from svfseg.data.index import Sample
-from svfseg.data.transforms import (
-    class_mask,
-    fit_image,
-    fit_mask,
-    fitted_size,
-    logits_at_original,
-    to_tensor,
-)
+from svfseg.data.transforms import class_mask, to_ids
 from svfseg.models import Head
+from svfseg.models.decoder import Decoder, enlarged
+from svfseg.models.head import ComparingHead
+from svfseg.models.refine import guided_filter
+from svfseg.segmenter.resizing import Fitted, at_original, fit_image, fit_mask
 
 
 class ClassMaps(NamedTuple):
     """What a model says of an image for each class.
 
     Attributes:
-        maps: (classes, height, width), probability, float32 on the CPU.
-        presence: the presence score of each class, see `svfseg.models.Head.presence`.
+        logits: (classes, height, width), relative to the background's, float32 on the CPU.
+        presence: the presence score of each class.
     """
 
-    maps: Tensor
+    logits: Tensor
     presence: tuple[float, ...]
 
 
@@ -50,15 +47,24 @@ class Predictor:
 
     Attributes:
         head: in eval mode.
-        size: side of the square that images or tiles are fitted to, in pixels.
+        size: longer side to which images or tiles are fitted, in pixels.
         device: device to compute on.
         batch: images or tiles at once.
+        decoder: what was fitted to the supports, for a `ComparingHead`; None answers by the
+            head alone.
+        share: how far the decoder is trusted, 0 to 1.
     """
 
     head: Head
     size: int
     device: str = "cpu"
     batch: int = 4
+    decoder: Decoder | None = None
+    share: float = 1.0
+
+    def fit(self, image: Array) -> Fitted:
+        """Fit an image (height, width, 3) to the network."""
+        return fit_image(image, self.size, self.head.any_shape)
 
     @torch.inference_mode()
     def encode_supports(
@@ -68,17 +74,15 @@ class Predictor:
         classes = list(class_ids)
         encoded: list[dict[int, Any]] = []
         for sample in samples:
-            masks = {c: fit_mask(class_mask(sample.mask, c), self.size) for c in classes}
-            masks = {c: mask for c, mask in masks.items() if (mask == 1).any()}
+            ids = fit_mask(to_ids(sample.mask), self.size, self.head.any_shape)
+            masks = {c: class_mask(ids, c) for c in classes if bool((ids == c).any())}
             if not masks:
                 encoded.append({})
                 continue
-            image = fit_image(to_tensor(sample.image), self.size)[None].to(self.device)
+            image = self.fit(sample.image).image[None].to(self.device)
             on_device = [mask.to(self.device) for mask in masks.values()]
             features = self.head.encode(image, on_device, query=False)[1]
-            # rounded as a task file keeps them, so that they give the same masks when read again
-            rounded = [type(f)(*(tensor.half().float() for tensor in f)) for f in features]
-            encoded.append(dict(zip(masks, rounded, strict=True)))
+            encoded.append(dict(zip(masks, map(rounded, features), strict=True)))
         return encoded
 
     @torch.inference_mode()
@@ -89,31 +93,128 @@ class Predictor:
             images: (height, width, 3) each.
             supports: features of the classes, in the order of the maps.
         """
-        return [
-            maps
-            for at in range(0, len(images), self.batch)
-            for maps in self._predict_batch(images[at : at + self.batch], list(supports.values()))
-        ]
-
-    def _predict_batch(
-        self, images: Sequence[Array], classes: list[Sequence[Any]]
-    ) -> list[ClassMaps]:
-        batch = torch.stack([fit_image(to_tensor(image), self.size) for image in images])
-        size = (batch.shape[-2], batch.shape[-1])
-        encoded, _ = self.head.encode(batch.to(self.device), [])
-        queries = [type(encoded)(*(t[i : i + 1] for t in encoded)) for i in range(len(images))]
-        repeated = [query for query in queries for _ in classes]
-        logits = self.head.decode(repeated, classes * len(queries), size).float().cpu()
-        probabilities = logits.softmax(dim=1)[:, 1]
-        results = []
-        for i, image in enumerate(images):
-            part = slice(i * len(classes), (i + 1) * len(classes))
-            height, width = fitted_size(image.shape[0], image.shape[1], self.size)
-            presence = tuple(
-                self.head.presence(queries[i], shots, square[:height, :width], size)
-                for shots, square in zip(classes, probabilities[part], strict=True)
-            )
-            own = [logits_at_original(each, *image.shape[:2]) for each in logits[part]]
-            maps = torch.stack([each.softmax(dim=0)[1] for each in own])
-            results.append(ClassMaps(maps, presence))
+        results: list[ClassMaps] = []
+        for at in range(0, len(images), self.batch):
+            part = images[at : at + self.batch]
+            fitted = [self.fit(image) for image in part]
+            answers: dict[int, ClassMaps] = {}
+            for shape in dict.fromkeys(f.image.shape for f in fitted):  # of one shape at once
+                numbers = [i for i, f in enumerate(fitted) if f.image.shape == shape]
+                alike = self._answer([fitted[i] for i in numbers], list(supports.values()), [
+                    (part[i].shape[0], part[i].shape[1]) for i in numbers
+                ])  # fmt: skip
+                answers |= dict(zip(numbers, alike, strict=True))
+            results += [answers[i] for i in range(len(part))]
         return results
+
+    def _answer(
+        self, fitted: Sequence[Fitted], classes: list[Sequence[Any]], sizes: list[tuple[int, int]]
+    ) -> list[ClassMaps]:
+        """Answer images of one fitted shape; ``sizes`` are their own heights and widths."""
+        images = torch.stack([each.image for each in fitted]).to(self.device)
+        queries, logits = self.logits(images, classes)
+        size = (images.shape[-2], images.shape[-1])
+        results = []
+        for query, each, own, logit in zip(
+            queries, fitted, sizes, logits.float().cpu(), strict=True
+        ):
+            filled = logit[:, : each.height, : each.width]
+            presence = tuple(
+                self._presence(query, shots, part, size)
+                for shots, part in zip(classes, filled, strict=True)
+            )
+            results.append(ClassMaps(at_original(logit, each, *own), presence))
+        return results
+
+    def _presence(
+        self, query: Any, shots: Sequence[Any], logit: Tensor, size: tuple[int, int]
+    ) -> float:
+        """Score by the comparison itself, or as the head does whose logits are stretched."""
+        if isinstance(self.head, ComparingHead) and not self.head.stretched:
+            return presence_score(logit)
+        return self.head.presence(query, shots, logit.sigmoid(), size)
+
+    @torch.inference_mode()
+    def fitted_logits(self, sample: Sample, supports: SupportFeatures) -> tuple[Tensor, Tensor]:
+        """Compute the logits of one image as the network sees it, and its ids alike.
+
+        Returns:
+            (classes, height, width) and (height, width), of the part that the image fills.
+        """
+        fitted = self.fit(sample.image)
+        _, logits = self.logits(fitted.image[None].to(self.device), list(supports.values()))
+        ids = fit_mask(to_ids(sample.mask), self.size, self.head.any_shape)
+        filled = (slice(0, fitted.height), slice(0, fitted.width))
+        return logits[0][(slice(None), *filled)].float().cpu(), ids[filled]
+
+    def logits(self, images: Tensor, classes: list[Sequence[Any]]) -> tuple[list[Any], Tensor]:
+        """Compute the logits of fitted images of one shape.
+
+        Args:
+            images: (batch, 3, height, width), RGB in 0 to 255, filled up.
+            classes: features of the supports of each class.
+
+        Returns:
+            The features of each image, and (batch, classes, height, width), relative to the
+            background's.
+        """
+        head, size = self.head, (images.shape[-2], images.shape[-1])
+        if not isinstance(head, ComparingHead):
+            encoded, _ = head.encode(images, [])
+            queries = [type(encoded)(*(t[i : i + 1] for t in encoded)) for i in range(len(images))]
+            repeated = [query for query in queries for _ in classes]
+            both = head.decode(repeated, classes * len(queries), size)
+            difference = both[:, 1] - both[:, 0]
+            return queries, difference.reshape(len(queries), len(classes), *size)
+        stages = head.backbone(images)
+        queries = [head.query([stage[i : i + 1] for stage in stages]) for i in range(len(images))]
+        maps = torch.stack([
+            torch.cat([head.compare(query, shots) for shots in classes]) for query in queries
+        ])  # fmt: skip
+        difference = guided_filter(enlarged(maps, head.lattice, size), images / 255)
+        if self.decoder is None:
+            return queries, head.scale() * difference
+        return queries, self.decoder.logits(self.decoder(stages, maps), difference, self.share)
+
+
+# The highest logits of an image tell whether a class is there: this share of its pixels.
+HIGHEST = 0.005
+
+
+def presence_score(logits: Tensor) -> float:
+    """Score whether a class is in an image, or in a part of it: the mean of the highest logits."""
+    values = logits.flatten()
+    count = max(1, round(HIGHEST * len(values)))
+    return float(values.topk(count).values.mean())
+
+
+# Directions of a class over all its supports, inside and outside each; the most for all classes
+# together, so that a task file stays below a megabyte; and the fewest of one support.
+DIRECTIONS, TOGETHER, FEWEST = 192, 384, 4
+
+
+def thinned(
+    head: Head, per_support: Sequence[Mapping[int, Any]], classes: int
+) -> list[dict[int, Any]]:
+    """Sum up features by fewer directions where there are many supports and classes.
+
+    A task file stays small, and a query fast, whatever their number.
+
+    Args:
+        head: the model.
+        per_support: what `Predictor.encode_supports` gave.
+        classes: number of classes.
+    """
+    if not isinstance(head, ComparingHead):
+        return [dict(features) for features in per_support]
+    showing = max(1, sum(bool(features) for features in per_support))
+    count = max(FEWEST, min(DIRECTIONS, TOGETHER // classes) // showing)
+    return [
+        {c: rounded(head.thin(each, count)) for c, each in features.items()}
+        for features in per_support
+    ]
+
+
+def rounded(features: Any) -> Any:
+    """Give features rounded as a task file keeps them: read again, they answer alike."""
+    return type(features)(*(tensor.half().float() for tensor in features))

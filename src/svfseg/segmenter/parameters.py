@@ -1,13 +1,62 @@
-"""Check the parameters of a segmenter, and take one image or several."""
+"""The parameters of a segmenter, as scikit-learn has them; and one image or several."""
 
+import inspect
+import math
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from svfseg.errors import InputError
 from svfseg.segmenter.adaptation import tuning_of
+
+
+class Parametrized:
+    """What scikit-learn asks of an estimator: its parameters are those of its constructor."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Give the parameters of the constructor.
+
+        Args:
+            deep: unused; no parameter is an estimator.
+        """
+        return {name: getattr(self, name) for name in _parameters(type(self))}
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Change parameters; what was fitted stays, and the next `fit` uses them.
+
+        Raises:
+            InputError: an unknown parameter.
+        """
+        known = _parameters(type(self))
+        for name, value in parameters.items():
+            if name not in known:
+                raise InputError(f"unknown parameter {name}: expected one of {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        default = {n: p.default for n, p in _parameters(type(self)).items()}
+        changed = {n: v for n, v in self.get_params().items() if v != default[n]}
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in changed.items())})"
+
+    def __sklearn_tags__(self) -> Any:
+        """Give the tags that scikit-learn asks for, where it is installed."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=True),
+            input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "classes_" in vars(self)
+
+
+def _parameters(kind: type[Parametrized]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -18,7 +67,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     """
     if parameters["adapt"] is not None:
         tuning_of(parameters["adapt"])
-    for name in ("size", "batch", "steps", "threshold", "lr"):
+    for name in ("size", "batch", "steps", "threshold", "lr", "seconds"):
         value = parameters[name]
         if value is not None and not isinstance(value, numbers.Real):
             raise InputError(f"{name} is {value!r}: expected a number")
@@ -29,6 +78,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise InputError(f"threshold is {threshold}: expected between 0 and 1")
     if parameters["batch"] < 1:
         raise InputError(f"batch is {parameters['batch']}: expected 1 or more")
+    if not 0 <= parameters["seconds"] < math.inf:
+        raise InputError(f"seconds is {parameters['seconds']}: expected 0 or more")
     if steps is not None and steps < 0:
         raise InputError(f"steps is {steps}: expected 0 or more")
 

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from svfseg.data.images import Array
 from svfseg.errors import InputError
-from svfseg.segmenter.calibration import ClassThresholds
+from svfseg.segmenter.calibration import ClassThresholds, expected_iou, probabilities
 from svfseg.segmenter.inference import ClassMaps
 from svfseg.segmenter.thresholds import assign_classes
+
+# The logit of the probability that a tile without a class gives it at most.
+ABSENT = -8.0
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Segmentation:
     Attributes:
         mask: (height, width) uint8; 0 is background, i the i-th class.
         probabilities: (classes, height, width) float16 in [0, 1].
-        confidence: class -> how sure its answer is, in [0, 1]: of a mask, that the class is there
-            and that its pixels belong to it; of an empty answer, that it is not there.
+        confidence: class -> how good its answer is, in [0, 1]: of a mask, the IoU that it is
+            expected to have; of an empty answer, how sure it is that the class is not there.
         present: class -> whether its presence score is high enough; without, its mask is empty.
         classes: names of the classes.
     """
@@ -57,34 +60,37 @@ def segment(
     """
     present: dict[str, bool] = {}
     confidence: dict[str, float] = {}
-    for i, rule in thresholds.items():
-        name, probability, score = classes[i - 1], maps.maps[i - 1], maps.presence[i - 1]
+    shares = probabilities(maps.logits, [(r.slope, r.shift) for r in thresholds.values()])
+    for place, (i, rule) in enumerate(thresholds.items()):
+        name, share, score = classes[i - 1], shares[place], maps.presence[place]
         present[name] = not reject_absent or score >= rule.presence
-        inside = probability > rule.threshold
-        odds = (score - rule.presence) / rule.spread if math.isfinite(rule.presence) else 2.0
-        share = 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
-        has_mask = present[name] and bool(inside.any())
-        value = share * float(probability[inside].mean()) if has_mask else 1 - share
+        inside = share > rule.threshold
+        odds = (score - rule.presence) / rule.spread if math.isfinite(rule.presence) else 4.0
+        there = 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
+        if present[name] and bool(inside.any()):
+            value = min(1.0, rule.correction * expected_iou(share, inside))
+        else:
+            value = 1 - there
         confidence[name] = round(value, 4)
     levels = [rule.threshold for rule in thresholds.values()]
-    mask = assign_classes(maps.maps, levels, list(present.values())).numpy()
-    return Segmentation(mask, maps.maps.half().numpy(), confidence, present, tuple(classes))
+    mask = assign_classes(shares, levels, list(present.values())).numpy()
+    return Segmentation(mask, shares.half().numpy(), confidence, present, tuple(classes))
 
 
 def without_absent(maps: ClassMaps, thresholds: Sequence[ClassThresholds]) -> Tensor:
-    """Set the maps of classes with too low a presence score to zero.
+    """Set the logits of classes with too low a presence score far below zero.
 
     Args:
         maps: what the model says of an image or a tile.
-        thresholds: those of the classes, in the order of the maps; without any, the maps stay.
+        thresholds: those of the classes, in the order of the maps; without any, the logits stay.
 
     Returns:
-        (classes, height, width), probability.
+        (classes, height, width), logits.
     """
-    cleared = maps.maps.clone()
+    cleared = maps.logits.clone()
     for i, rule in enumerate(thresholds):
         if maps.presence[i] < rule.presence:
-            cleared[i] = 0
+            cleared[i] = cleared[i].clamp_max((ABSENT - rule.shift) / rule.slope)
     return cleared
 
 

@@ -5,7 +5,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,20 @@ from torch import Tensor
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import write_bytes
 from svfseg.models import Backbone, Head
+from svfseg.models.decoder import Decoder
 from svfseg.segmenter.adaptation import AdaptationResult, tunable_copy, tuning_of
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.tuning.state import has_factored, tuned_tensors
 
-FORMAT = 1
-METADATA, FEATURES, TUNED, ADAPTER = (
+FORMAT = 2
+# Format 1 has no decoder, and compares by another rule.
+READABLE = (1, FORMAT)
+METADATA, FEATURES, TUNED, ADAPTER, DECODER = (
     "task.json",
     "views.safetensors",
     "tuned.safetensors",
     "adapter",
+    "decoder.safetensors",
 )
 
 
@@ -54,6 +58,7 @@ class TaskFile:
         strategy: what the backbone was tuned with; None if it was not.
         steps: number of steps of that tuning.
         lr: learning rate of that tuning.
+        decoder: weights of the decoder that was fitted; empty where none was.
     """
 
     metadata: dict[str, Any]
@@ -61,6 +66,7 @@ class TaskFile:
     strategy: str | None = None
     steps: int = 0
     lr: float = 0.0
+    decoder: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_task(
@@ -68,6 +74,7 @@ def save_task(
     metadata: Mapping[str, Any],
     features: Mapping[int, Sequence[Any]],
     adaptation: AdaptationResult | None,
+    decoder: Decoder | None = None,
 ) -> Path:
     """Write a task; a file that is there is replaced as a whole.
 
@@ -76,6 +83,7 @@ def save_task(
         metadata: plain data.
         features: class id -> the features of its supports (named tuples of tensors).
         adaptation: what was tuned.
+        decoder: what was fitted to the supports.
 
     Raises:
         OSError: writing failed; what was at the path is still there.
@@ -97,6 +105,9 @@ def save_task(
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(METADATA, json.dumps(content_of_json, indent=1) + "\n")
         file.writestr(FEATURES, save_tensors(halves))
+        if decoder is not None:
+            weights = {n: t.detach().cpu().half() for n, t in decoder.state_dict().items()}
+            file.writestr(DECODER, save_tensors(weights))
         if adaptation is not None:
             for name, data in _tuned_files(adaptation.head.backbone).items():
                 file.writestr(name, data)
@@ -152,15 +163,17 @@ def read_task(path: Path) -> TaskFile:
         with zipfile.ZipFile(path) as file:
             metadata = json.loads(file.read(METADATA))
             tensors = load_tensors(file.read(FEATURES))
+            decoder = load_tensors(file.read(DECODER)) if DECODER in file.namelist() else {}
     except (zipfile.BadZipFile, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
             f"{path} is not a task of svfseg, or is damaged ({' '.join(str(error).split())})"
         ) from error
     if not isinstance(metadata, dict):
         raise InputError(f"{path} is not a task of svfseg, or is damaged ({METADATA} is a list)")
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in READABLE:
         raise InputError(
-            f"{path} has task format {metadata.get('format')}, expected {FORMAT}: update svfseg"
+            f"{path} has task format {metadata.get('format')}, expected 1 or {FORMAT}: "
+            "update svfseg"
         )
     missing = [key for key in _KEYS if key not in metadata]
     if missing:
@@ -172,7 +185,26 @@ def read_task(path: Path) -> TaskFile:
         if len(shots) <= int(number):
             shots.append({})
         shots[-1][name] = tensors[key].float()
-    return TaskFile(metadata, features, metadata["strategy"], metadata["steps"], metadata["lr"])
+    weights = {name: tensor.float() for name, tensor in decoder.items()}
+    return TaskFile(
+        metadata, features, metadata["strategy"], metadata["steps"], metadata["lr"], weights
+    )
+
+
+def restore_decoder(path: Path, task: TaskFile, head: Head) -> Decoder | None:
+    """Rebuild the decoder of a task; None where it has none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not task.decoder:
+        return None
+    decoder = Decoder(head.backbone.channels, len(task.metadata["classes"]))
+    try:
+        decoder.load_state_dict(task.decoder)
+    except RuntimeError as error:
+        raise InputError(f"{path} is damaged: its decoder does not fit the model") from error
+    return decoder.requires_grad_(False).eval()
 
 
 def restore_adaptation(path: Path, task: TaskFile, base: Head) -> AdaptationResult | None:

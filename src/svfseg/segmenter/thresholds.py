@@ -1,18 +1,15 @@
 """Choose thresholds from values: for the pixels of a map, and for the presence of a class."""
 
+import math
 from collections.abc import Sequence
-from itertools import pairwise
-from statistics import mean, pstdev
+from statistics import mean
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
-# The weight, in supports, of what images without the class say of it; chosen on ten classes
-# that no table is about, see docs/own-data.md.
-PRIOR = 4
+THRESHOLDS = (0.01, 0.02, 0.05, *(round(0.1 + 0.05 * i, 2) for i in range(17)))
+# Pixels that fit the probabilities at most, and steps of Newton's method.
+SAMPLE, STEPS = 200_000, 12
 
 
 def best_threshold(
@@ -42,78 +39,80 @@ def best_threshold(
     return value, scores[value]
 
 
-def presence_threshold(with_class: Sequence[float], without: Sequence[float]) -> float:
+def fit_logistic(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[float, float]:
+    """Fit slope and shift that make probabilities of logits (Platt, 1999), by Newton's method.
+
+    Args:
+        logits: (height, width) each.
+        targets: (height, width) of 0, 1 and 255 (not counted).
+
+    Returns:
+        (slope, shift); (1, 0) where only one of both kinds is there.
+    """
+    parts, labels = [], []
+    for each, target in zip(logits, targets, strict=True):
+        known = target != 255
+        parts.append(each[known].double())
+        labels.append((target[known] == 1).double())
+    if not parts:
+        return 1.0, 0.0
+    x, y = torch.cat(parts), torch.cat(labels)
+    if not 0 < float(y.sum()) < len(y):
+        return 1.0, 0.0
+    step = max(1, len(x) // SAMPLE)
+    x, y = x[::step], y[::step]
+    columns = torch.stack([x, torch.ones_like(x)])
+    start = float(torch.logit(y.mean().clamp(1e-6, 1 - 1e-6)))
+    weights = torch.tensor([1.0, start - float(x.mean())], dtype=torch.double)
+    ridge = torch.tensor([1e-5, 1e-7], dtype=torch.double) * len(x)
+    for _ in range(STEPS):
+        share = (weights @ columns).sigmoid()
+        gradient = columns @ (share - y) + ridge * (weights - weights.new_tensor([1.0, 0.0]))
+        curvature = (columns * (share * (1 - share))) @ columns.T + torch.diag(ridge)
+        move = torch.linalg.solve(curvature, gradient)
+        weights = weights - move * min(1.0, 2.0 / float(move.abs().max().clamp_min(1e-12)))
+    slope, shift = (float(value) for value in weights)
+    if not (0.02 <= slope <= 50 and abs(shift) < 100):  # they sort the wrong way, or not at all
+        return 1.0, 0.0
+    return slope, shift
+
+
+def presence_threshold(
+    with_class: Sequence[float], without: Sequence[float], place: float = 0.5
+) -> tuple[float, float]:
     """Choose the presence score from which a class counts as present in an image.
 
-    One standard deviation above the mean of the images without the class, moved towards
-    `youden_threshold` the more, the more images of the class there are: a few that look alike lie
-    far from all others, and a cut in the middle of that gap would empty most of the rest.
+    It lies between the means of both kinds: few scores tell no more than where each kind lies.
 
     Args:
         with_class: presence scores of images with the class.
-        without: those of images without it, one or more.
-    """
-    above = mean(without) + pstdev(without)
-    if not with_class:
-        return above
-    return (len(with_class) * youden_threshold(with_class, without) + PRIOR * above) / (
-        len(with_class) + PRIOR
-    )
-
-
-def youden_threshold(with_class: Sequence[float], without: Sequence[float]) -> float:
-    """Choose the threshold that tells two kinds of values apart (Youden, 1950).
-
-    Where they are apart, it lies halfway between them; where they overlap, where the mean of both
-    error rates is least.
-
-    Args:
-        with_class: scores of images with the class, one or more.
-        without: those of images without it, one or more.
-    """
-    low, high = max(without), min(with_class)
-    if low < high:
-        return (low + high) / 2
-    values = sorted({*with_class, *without})
-    if len(values) == 1:
-        return values[0]
-    middles = [(a + b) / 2 for a, b in pairwise(values)]
-
-    def error(threshold: float) -> float:
-        lost = sum(s < threshold for s in with_class) / len(with_class)
-        false = sum(s >= threshold for s in without) / len(without)
-        return lost + false
-
-    return min(middles, key=error)
-
-
-def largest_free_strip(
-    mask: npt.NDArray[np.uint8], class_id: int, minimum: int = 48
-) -> tuple[slice, slice] | None:
-    """Find the largest strip beside a class: an image of the same place without it.
-
-    Args:
-        mask: (height, width) of ids.
-        class_id: the class.
-        minimum: height and width that the strip must have, in pixels.
+        without: those of images without it, or of what surrounds it.
+        place: how far it lies from the mean without the class towards the mean with it.
 
     Returns:
-        Rows and columns above, below, left or right of it; None where all strips are too narrow.
+        (threshold, the quarter of the distance of both means); without one of both kinds, or
+        where they lie the wrong way round, no image is left empty.
     """
-    rows, columns = np.nonzero(mask == class_id)
-    height, width = mask.shape
-    if not len(rows):
-        return slice(0, height), slice(0, width)
-    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    strips = [
-        (slice(0, top), slice(0, width)),
-        (slice(bottom, height), slice(0, width)),
-        (slice(0, height), slice(0, left)),
-        (slice(0, height), slice(right, width)),
-    ]
-    sides = [(s[0].stop - s[0].start, s[1].stop - s[1].start) for s in strips]
-    area, number = max((h * w, i) for i, (h, w) in enumerate(sides))
-    return strips[number] if area and min(sides[number]) >= minimum else None
+    if not with_class or not without or mean(with_class) <= mean(without):
+        return -math.inf, 1.0
+    there, missing = mean(with_class), mean(without)
+    return missing + place * (there - missing), max(1e-3, (there - missing) / 4)
+
+
+def above_given(with_class: Sequence[float], without: Sequence[float]) -> float:
+    """Choose a presence score above images that the user says are without a class.
+
+    Just above the highest of them; where that is above the mean of images with the class, halfway
+    between both means.
+
+    Args:
+        with_class: presence scores of images with the class.
+        without: those of images without it.
+    """
+    there, highest = mean(with_class), max(without)
+    if highest < there:
+        return highest + 0.1 * (there - highest)
+    return (mean(without) + there) / 2
 
 
 def assign_classes(maps: Tensor, thresholds: Sequence[float], present: Sequence[bool]) -> Tensor:

@@ -42,7 +42,7 @@ class TaskInfo(BaseModel):
     lr: float
     threshold: dict[str, float]
     iou: dict[str, float | None] = Field(
-        description="IoU on supports that were left out; with one support, on augmented copies."
+        description="IoU on supports that were left out; with one support, on its halves."
     )
     bytes: int
     svfseg: str = Field(description="Version of svfseg that fitted it.")

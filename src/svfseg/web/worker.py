@@ -70,7 +70,9 @@ class Worker:
         """Whether a job runs."""
         return self.job["running"]
 
-    def learn(self, adapt: str | None, tile: bool, reject_absent: bool, size: int | None) -> None:
+    def learn(
+        self, adapt: str | None, tile: bool, reject_absent: bool, size: int | None, seconds: float
+    ) -> None:
         """Learn from the examples, then predict all other images.
 
         Args:
@@ -78,6 +80,7 @@ class Worker:
             tile: see there.
             reject_absent: see there.
             size: see there.
+            seconds: see there.
 
         Raises:
             BusyError: another job runs.
@@ -94,6 +97,7 @@ class Worker:
             tile=tile,
             reject_absent=reject_absent,
             size=size,
+            seconds=seconds,
             device=self.device,
         )
 

@@ -1,4 +1,4 @@
-"""Outline the classes of an exported task in an image, without torch.
+"""Outline the classes of an exported task in an image, as svfseg predict does, without torch.
 
 python example.py photo.jpg mask.png
 """
@@ -9,29 +9,67 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
-here = Path(__file__).parent
-task = json.loads((here / "task.json").read_text())
-supports = np.load(here / "task.npz")
-session = onnxruntime.InferenceSession(here / "query.onnx")
-names = [spec.name for spec in session.get_inputs()[1:]]
+HERE = Path(__file__).parent
+TASK = json.loads((HERE / "task.json").read_text(encoding="utf-8"))
 
-if len(sys.argv) != 3 or Image.open(sys.argv[1]).mode.startswith(("I", "F")):
-    sys.exit("usage: python example.py photo.jpg mask.png (8 bits a channel)")
-image = Image.open(sys.argv[1]).convert("RGB")
-ratio = task["size"] / max(image.size)
-small = image.resize(
-    [max(8, int(side * ratio) // 8 * 8) for side in image.size], Image.Resampling.BILINEAR
-)
-square = np.zeros((1, 3, task["size"], task["size"]), np.float32)
-square[0, :, : small.height, : small.width] = np.asarray(small, np.float32).transpose(2, 0, 1)
 
-mask = np.zeros((image.height, image.width), np.uint8)
-for number, threshold in enumerate(task["thresholds"], start=1):
-    given = {name: supports[f"{number}/{name}"] for name in names}
-    (found,) = session.run(None, {"image": square, **given})
-    whole = Image.fromarray(found).resize([max(image.size)] * 2, Image.Resampling.BILINEAR)
-    mask[np.asarray(whole)[: image.height, : image.width] > threshold] = number
-Image.fromarray(mask * (255 // len(task["thresholds"]))).save(sys.argv[2])
-print(f"{100 * (mask > 0).mean():.1f} % of {sys.argv[1]} -> {sys.argv[2]}")
+def fit(image: Image.Image) -> tuple[np.ndarray, int, int]:
+    """Scale an image so that its longer side is the task's, and fill it up; its own sides too."""
+    ratio = TASK["size"] / max(image.size)
+    width, height = (max(1, round(side * ratio)) for side in image.size)
+    small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    step = TASK["multiple"]
+    rows, columns = (-(-side // step) * step for side in (height, width))
+    padding = ((0, rows - height), (0, columns - width), (0, 0))
+    edge = TASK["border"] == "edge"  # else black
+    padded = np.pad(small, padding, "edge") if edge else np.pad(small, padding)
+    filled = padded.transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(filled), height, width
+
+
+def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (classes, rows, columns) bilinearly, pixel areas to pixel areas."""
+    for axis, count in ((1, height), (2, width)):
+        extent = maps.shape[axis]
+        place = ((np.arange(count, dtype=np.float32) + 0.5) * extent / count - 0.5).clip(0)
+        low = np.minimum(place.astype(int), extent - 1)
+        share = (place - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        above = np.minimum(low + 1, extent - 1)
+        maps = maps.take(low, axis) * (1 - share) + maps.take(above, axis) * share
+    return maps
+
+
+def segment(
+    image: Image.Image,
+    session: onnxruntime.InferenceSession,
+    reject: bool = TASK["reject_absent"],
+) -> np.ndarray:
+    """Give a mask of ids, 0 where no class is, for an image of Pillow."""
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    filled, height, width = fit(image)
+    (logits,) = session.run(None, {"image": filled})
+    logits = logits[:, :height, :width]
+    highest = np.sort(logits.reshape(len(logits), -1), axis=1)
+    count = max(1, round(TASK["highest"] * highest.shape[1]))
+    scores = highest[:, -count:].mean(axis=1)
+    rules = TASK["rules"]
+    scale = np.array([(rule["slope"], rule["shift"]) for rule in rules], np.float32)
+    own = enlarge(logits, image.height, image.width)
+    scaled = own * scale[:, :1, None] + scale[:, 1:, None]
+    top = np.maximum(scaled.max(axis=0), 0)
+    shares = np.exp(scaled - top) / (np.exp(-top) + np.exp(scaled - top).sum(axis=0))
+    margins = shares - np.array([rule["threshold"] for rule in rules])[:, None, None]
+    for number, rule in enumerate(rules):
+        if reject and rule["presence"] is not None and scores[number] < rule["presence"]:
+            margins[number] = -1
+    return np.where(margins.max(axis=0) > 0, margins.argmax(axis=0) + 1, 0).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or Image.open(sys.argv[1]).mode.startswith(("I", "F")):
+        sys.exit("usage: python example.py photo.jpg mask.png (8 bits a channel)")
+    mask = segment(Image.open(sys.argv[1]), onnxruntime.InferenceSession(HERE / "query.onnx"))
+    Image.fromarray(mask).save(sys.argv[2])
+    print(f"{100 * (mask > 0).mean():.1f} % of {sys.argv[1]} -> {sys.argv[2]}")

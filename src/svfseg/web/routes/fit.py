@@ -44,6 +44,14 @@ async def fit(
         list[ClassName] | None,
         Form(description="Names of the ids 1, 2 ... in the masks; by default one class."),
     ] = None,
+    seconds: Annotated[
+        float,
+        Form(
+            ge=0,
+            le=600,
+            description="Time that fitting to the images may take; 0 compares with them alone.",
+        ),
+    ] = 60.0,
     adapt: Annotated[
         Literal["none", "svf", "norm", "lora", "full"],
         Form(description="Which weights are tuned on the images."),
@@ -88,7 +96,7 @@ async def fit(
         )
     segmenter = FewShotSegmenter(
         settings.model, adapt=None if adapt == "none" else adapt, steps=steps, lr=lr, size=size,
-        tile=tile, threshold=threshold, device=settings.device, seed=seed,
+        tile=tile, seconds=seconds, threshold=threshold, device=settings.device, seed=seed,
     )  # fmt: skip
     image_files = [await each.read() for each in (*images, *(negatives or ()))]
     mask_files = [await each.read() for each in masks]

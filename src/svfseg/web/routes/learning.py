@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Body, HTTPException, Query
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.web.project import TASK
@@ -29,6 +29,7 @@ class Learn(BaseModel):
     tile: bool = False
     empty: bool = True
     size: int | None = None
+    seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
 
 
 @router.put("/classes")
@@ -56,7 +57,7 @@ def threshold(class_id: int, value: Annotated[float, Body()], project: ProjectDe
 def learn(how: Learn, worker: WorkerDep) -> Running:
     """Learn from the examples, and predict all other images."""
     adapt = None if how.adapt == "none" else how.adapt
-    worker.learn(adapt, how.tile, how.empty, how.size)
+    worker.learn(adapt, how.tile, how.empty, how.size, how.seconds)
     return {"running": True}
 
 

@@ -411,6 +411,7 @@ async function start(kind, path, options) {
 
 function learn() {
   const how = { adapt: $("adapt").value, tile: $("tile").checked, empty: !$("always").checked };
+  how.seconds = $("instant").checked ? 0 : 60;
   return start("learning", "/api/learn", json("POST", how));
 }
 

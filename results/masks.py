@@ -1,0 +1,95 @@
+"""Write classes of Pascal VOC as task folders for `svfseg bench masks`, and print its table.
+
+    python results/masks.py tasks --root VOC2012 --out tasks
+    svfseg bench masks --tasks tasks --draws 1 --queries 10 --arms instant fitted \\
+        --csv results/masks.csv
+    python results/masks.py table
+
+Each class gets the first 20 images, in a shuffled order of the names, in which it covers 2 to 80 %.
+Beside them in `tasks` lie four tasks of people in the field with public images: cracks in asphalt
+(CrackForest), cell membranes (ISBI 2012), and blowholes and breaks in magnetic tiles (Huang and
+others, 2018), 20 images of each; and 16 squares of the nuclei of the package stardist.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from svfseg.segmenter.task_bench import means, read_rows
+
+CLASSES = (
+    "bicycle", "bird", "boat", "bus", "car", "chair", "horse", "pottedplant", "sheep", "sofa",
+)  # fmt: skip
+NUMBERS = {
+    "bicycle": 2, "bird": 3, "boat": 4, "bus": 6, "car": 7, "chair": 9, "horse": 13,
+    "pottedplant": 16, "sheep": 17, "sofa": 18,
+}  # fmt: skip
+IMAGES, SEED = 20, 5
+ROWS = Path(__file__).parent / "masks.csv"
+SCORES = (
+    ("iou", "**mean IoU, %**", 100),
+    ("boundary_f", "boundary F at 2 px, %", 100),
+    ("emptied", "wrongly left empty, %", 100),
+    ("confidence_rank", "confidence, rank correlation with the IoU", 1),
+    ("confidence_error", "confidence, mean distance to the IoU, points", 100),
+    ("fit_seconds", "fit, s", 1),
+    ("query_seconds", "a query, s", 1),
+)
+
+
+def write(root: Path, out: Path) -> None:
+    folder = root / "SegmentationClassAug"
+    masks = sorted((folder if folder.is_dir() else root / "SegmentationClass").glob("*.png"))
+    order = np.random.default_rng(SEED).permutation(len(masks))
+    left = dict.fromkeys(CLASSES, IMAGES)
+    for path in (masks[i] for i in order):
+        image = root / "JPEGImages" / f"{path.stem}.jpg"
+        if not image.is_file():
+            continue
+        ids = np.array(Image.open(path))
+        for name in CLASSES:
+            marked = ids == NUMBERS[name]
+            if not left[name] or not 0.02 < marked.mean() < 0.8:
+                continue
+            left[name] -= 1
+            task = out / f"voc_{name}"
+            for part in ("images", "masks"):
+                (task / part).mkdir(parents=True, exist_ok=True)
+            (task / "classes.txt").write_text(f"{name}\n")
+            shutil.copy(image, task / "images")
+            mask = np.where(ids == 255, 255, marked).astype(np.uint8)
+            Image.fromarray(mask).save(task / "masks" / f"{path.stem}.png")
+
+
+def table() -> str:
+    """IoU of each task, and the means."""
+    rows = read_rows(ROWS)
+    keys = [(shots, arm) for shots in (1, 5) for arm in ("instant", "fitted")]
+    heads = [f"{arm}, {shots}" for shots, arm in keys]
+    lines = [f"| task | {' | '.join(heads)} |", f"|---|{'---|' * len(keys)}"]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = {(r["shots"], r["arm"]): r["iou"] for r in rows if r["task"] == task}
+        cells = [f"{100 * own[key]:.0f}" if own.get(key) is not None else "" for key in keys]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    summary = {(row["shots"], row["arm"]): row for row in means(rows)}
+    for name, label, scale in SCORES:
+        cells = [f"{scale * summary[key][name]:.{2 if scale == 1 else 0}f}" for key in keys]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    spans = [f"{100 * summary[k]['low']:.0f} to {100 * summary[k]['high']:.0f}" for k in keys]
+    lines.insert(-len(SCORES) + 1, f"| 95 % interval of it | {' | '.join(spans)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("tasks", "table"))
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "tasks":
+        write(arguments.root, arguments.out)
+    else:
+        print(table())
