@@ -1,8 +1,8 @@
 """Write classes of Pascal VOC as task folders for `svfseg bench masks`, and print its table.
 
     python results/masks.py tasks --root VOC2012 --out tasks
-    svfseg bench masks --tasks tasks --draws 1 --queries 10 --arms instant fitted \\
-        --csv results/masks.csv
+    svfseg bench masks --tasks tasks --draws 3 --queries 10 --arms instant fitted \\
+        --seconds 600 --csv results/masks.csv
     python results/masks.py table
 
 Each class gets the first 20 images, in a shuffled order of the names, in which it covers 2 to 80 %.
@@ -14,6 +14,7 @@ others, 2018), 20 images of each; and 16 squares of the nuclei of the package st
 import argparse
 import shutil
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 from PIL import Image
@@ -71,8 +72,12 @@ def table() -> str:
     heads = [f"{arm}, {shots}" for shots, arm in keys]
     lines = [f"| task | {' | '.join(heads)} |", f"|---|{'---|' * len(keys)}"]
     for task in dict.fromkeys(row["task"] for row in rows):
-        own = {(r["shots"], r["arm"]): r["iou"] for r in rows if r["task"] == task}
-        cells = [f"{100 * own[key]:.0f}" if own.get(key) is not None else "" for key in keys]
+        cells = []
+        for shots, arm in keys:
+            own = [
+                r["iou"] for r in rows if (r["task"], r["shots"], r["arm"]) == (task, shots, arm)
+            ]
+            cells.append(f"{100 * mean(value or 0 for value in own):.0f}")
         lines.append(f"| {task} | {' | '.join(cells)} |")
     summary = {(row["shots"], row["arm"]): row for row in means(rows)}
     for name, label, scale in SCORES:

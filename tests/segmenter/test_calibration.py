@@ -141,7 +141,7 @@ def test_of_halves_the_cut_is_nearer_to_zero() -> None:
         for rule in rules
     ]
     assert cuts[0] > 1.5
-    assert cuts[1] == pytest.approx(0.6 * cuts[0], abs=0.02)
+    assert cuts[1] == pytest.approx(0.2 * cuts[0], abs=0.02)
     assert rules[1].presence < rules[0].presence
 
 

@@ -28,7 +28,7 @@ FAR, LEAST = 0.04, 0.2
 # picture are more alike than two pictures: of a single support it lies lower, and the logit of the
 # pixel threshold nearer to zero, the comparison's own. Chosen on half of the tasks, see
 # docs/own-data.md.
-PLACE, SINGLE_PLACE, SINGLE_CUT = 0.4, 0.2, 0.6
+PLACE, SINGLE_PLACE, SINGLE_CUT = 0.4, 0.2, 0.2
 # How far a mask's own estimate of its IoU is corrected by what held-out supports had.
 CORRECTION = (0.25, 4.0)
 
@@ -154,10 +154,9 @@ def calibrate(
         candidates = {} if threshold is None else {"candidates": (threshold,)}
         level, iou = best_threshold(maps, targets, **candidates)
         level = level if threshold is None else threshold
-        if is_single and threshold is None:
-            slope, shift = scales[c]
-            cut = SINGLE_CUT * (_logit(level) - shift) / slope
-            level = round(1 / (1 + math.exp(-(slope * cut + shift))), 4)
+        slope, shift = scales[c]
+        if is_single and threshold is None:  # the same level at another logit
+            shift = _logit(level) - SINGLE_CUT * (_logit(level) - shift)
         present = [presence_score(a.logits[place]) for a, _ in showing]
         given = [presence_score(logits[place]) for logits in without]
         beside = [
@@ -174,7 +173,7 @@ def calibrate(
                 _iou(share > level, target) for share, target in zip(maps, targets, strict=True)
             ]
             correction = min(CORRECTION[1], max(CORRECTION[0], mean(truth) / mean(expected)))
-        rules[c] = ClassThresholds(level, least, spread, iou, *scales[c], correction)
+        rules[c] = ClassThresholds(level, least, spread, iou, slope, shift, correction)
     return rules
 
 
