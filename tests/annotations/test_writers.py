@@ -11,7 +11,15 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from svfseg.annotations.writers import WRITERS, Named, join_coco, palette, run_lengths, things
+from svfseg.annotations.writers import (
+    ANSWER_WRITERS,
+    WRITERS,
+    Named,
+    join_coco,
+    palette,
+    run_lengths,
+    things,
+)
 
 
 @pytest.fixture
@@ -66,6 +74,21 @@ def test_png_keeps_ids_and_shows_colours(named: Named, tmp_path: Path) -> None:
         assert image.mode == "L"
         assert set(np.unique(image)) == {0, 255}
     assert palette(2) == [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+
+
+def test_probabilities_are_grey_images(named: Named, tmp_path: Path) -> None:
+    """One class in one folder; of several each has its own; a drawn mask has none."""
+    shares = np.linspace(0, 1, named.mask.size * 2).reshape(2, *named.mask.shape)
+    both = named._replace(probabilities=shares.astype(np.float16))
+    ANSWER_WRITERS["probability"](tmp_path, both)
+    single = both._replace(classes=("crack",), probabilities=both.probabilities[:1])
+    ANSWER_WRITERS["probability"](tmp_path, single)
+    for path, truth in (("1/photo", shares[0]), ("2/photo", shares[1]), ("photo", shares[0])):
+        with Image.open(tmp_path / f"probability/{path}.png") as image:
+            assert image.mode == "L"
+            assert np.abs(np.asarray(image) / 255 - truth).max() < 0.003
+    with pytest.raises(ValueError, match="no probabilities"):
+        ANSWER_WRITERS["probability"](tmp_path, named)
 
 
 def test_coco_is_read_by_pycocotools(named: Named, tmp_path: Path) -> None:

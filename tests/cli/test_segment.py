@@ -72,7 +72,7 @@ def test_what_was_predicted_and_mended_in_labelme_becomes_the_support(
             (tmp_path / "mended" / path.name).write_bytes(path.read_bytes())
     words = ["fit", "--support", str(tmp_path / "mended"), "--size", "96", "--never-empty"]
     assert main([*words, "--out", str(tmp_path / "again.svf")]) == 0
-    assert "\nthing: 2 support view(s)" in capsys.readouterr().out
+    assert "\nthing: IoU " in capsys.readouterr().out
     (tmp_path / "mended/1.json").unlink()
     line = fails(capsys, *words, "--out", tmp_path / "no.svf")
     assert "1 of 2 images" in line

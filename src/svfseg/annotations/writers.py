@@ -35,12 +35,21 @@ class Thing(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A mask with what a file says about it."""
+    """A mask with what a file says about it.
+
+    Attributes:
+        image: path of the image.
+        mask: (height, width) of ids, 0 being background.
+        classes: names of the ids 1, 2 ...
+        confidence: class -> how good its answer is, in [0, 1].
+        probabilities: (classes, height, width) in [0, 1]; None of a mask that somebody drew.
+    """
 
     image: Path
     mask: Array
     classes: tuple[str, ...]
     confidence: Mapping[str, float]
+    probabilities: npt.NDArray[np.float16] | None = None
 
 
 def things(mask: Array) -> list[Thing]:
@@ -132,6 +141,24 @@ def write_geojson(folder: Path, named: Named) -> None:
     write_json(folder / f"{named.image.stem}.geojson", content, None)
 
 
+def write_probability(folder: Path, named: Named) -> None:
+    """Write probability/NAME.png, 255 being certain; of several classes probability/ID/NAME.png.
+
+    Raises:
+        ValueError: a mask without probabilities.
+    """
+    if named.probabilities is None:
+        raise ValueError(f"the mask of {named.image} has no probabilities")
+    for class_id, share in enumerate(named.probabilities, start=1):
+        part = folder / "probability"
+        if len(named.classes) > 1:
+            part /= f"{class_id}"
+        part.mkdir(parents=True, exist_ok=True)
+        grey = np.rint(255 * share.astype(np.float32)).astype(np.uint8)
+        with replace_file(part / f"{named.image.stem}.png") as fresh:
+            Image.fromarray(grey).save(fresh, "PNG")
+
+
 def write_coco(folder: Path, named: Named) -> None:
     """Write the part of coco.json for one image; `join_coco` joins the parts."""
     (folder / "coco").mkdir(exist_ok=True)
@@ -176,7 +203,7 @@ def join_coco(folder: Path) -> Path:
     return path
 
 
-# What is written beside the PNG of every image.
+# What is written beside the PNG of every image, for any mask.
 WRITERS: dict[str, Callable[[Path, Named], None]] = {
     "png": write_png,
     "coco": write_coco,
@@ -184,6 +211,8 @@ WRITERS: dict[str, Callable[[Path, Named], None]] = {
     "labelme": write_labelme,
     "geojson": write_geojson,
 }
+# The same for masks that a model answered with.
+ANSWER_WRITERS = {**WRITERS, "probability": write_probability}
 
 
 def run_lengths(part: npt.NDArray[np.bool_]) -> list[int]:

@@ -156,7 +156,7 @@ class DemoProgress(_Sequence):
 class StepProgress(_Bar):
     """Steps of support-time tuning."""
 
-    def __init__(self, label: str = "tuning on the supports") -> None:
+    def __init__(self, label: str = "fitting to the supports") -> None:
         super().__init__(label)
 
     def __call__(self, event: TuningStep) -> None:

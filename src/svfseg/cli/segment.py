@@ -12,7 +12,7 @@ from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import check_output_file, check_output_folder, replace_file
 
-Format = Literal["png", "coco", "yolo", "labelme", "geojson"]
+Format = Literal["png", "coco", "yolo", "labelme", "geojson", "probability"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class FitArguments:
     supports."""
     size: int | None = None
     """Side that images or tiles are resized to, in pixels. By default it is the model's own."""
+    seconds_per_image: float | None = None
+    """Time that an image may take when it is predicted, in seconds. The largest size that keeps it
+    is measured and taken. By default --size is used."""
     tile: bool = False
     """Cut images into squares at their own resolution, for thin or small things."""
     threshold: float | None = None
@@ -77,7 +80,8 @@ class PredictArguments:
     """Folder to write NAME.png, NAME_overlay.jpg and the files of other formats to. Images that it
     has already are skipped."""
     format: tuple[Format, ...] = ("png",)
-    """Formats to write: png, coco (one JSON file), yolo, labelme, geojson. PNG files are always
+    """Formats to write: png, coco (one JSON file), yolo, labelme, geojson, or probability (grey,
+    white being certain: it shows which pixels are doubtful). PNG files of the masks are always
     written."""
     support: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()
     """With a run, one or more images with the class; the option may be repeated. By default there
@@ -145,6 +149,7 @@ def run_fit(arguments: Sequence[str]) -> None:
 
     images, masks, names = find_supports(parsed.support, parsed.mask, parsed.classes)
     from svfseg.cli.progress import StepProgress
+    from svfseg.cli.summary import fit_summary
     from svfseg.segmenter import FewShotSegmenter
 
     without = find_images(parsed.negative) if parsed.negative else []
@@ -156,6 +161,7 @@ def run_fit(arguments: Sequence[str]) -> None:
         size=parsed.size,
         tile=parsed.tile,
         seconds=0.0 if parsed.instant else parsed.seconds,
+        seconds_per_image=parsed.seconds_per_image,
         threshold=parsed.threshold,
         reject_absent=not parsed.never_empty,
         device=parsed.device,
@@ -164,29 +170,8 @@ def run_fit(arguments: Sequence[str]) -> None:
     with StepProgress() as progress:
         segmenter.fit([*images, *without], [*masks, *(None for _ in without)], names, progress)
     segmenter.save(parsed.out)
-    adaptation = segmenter.adaptation_
-    if adaptation is not None and adaptation.held_out:
-        tried = ", ".join(
-            f"{p.steps} steps of {p.lr:g} {100 * iou:.1f}" for p, iou in adaptation.held_out.items()
-        )
-        if len(adaptation.race) > 1:
-            race = ", ".join(f"{lr:g} {100 * iou:.1f}" for lr, iou in adaptation.race.items())
-            print(f"tuning, IoU on one support left out, %: rates {race}")
-        print(f"tuning, IoU on one or two left out, %: {tried}; took {adaptation.steps} steps")
-    learned = segmenter.learned_
-    if learned.held_out:
-        tried = ", ".join(
-            f"{100 * iou:.1f} at trust {share:g}" for share, iou in learned.held_out.items()
-        )
-        print(f"fitting, IoU on held-out supports, %: {tried}; took trust {learned.share:g}")
-    for class_id, name in enumerate(segmenter.classes_, start=1):
-        rule = segmenter.thresholds_[class_id]
-        shots = len(segmenter.features_[class_id])
-        print(
-            f"{name}: {shots} support view(s), IoU {100 * rule.iou:.1f} % on "
-            f"{'left-out supports' if shots > 1 else 'its halves'}, "
-            f"threshold {rule.threshold:g}"
-        )
+    for line in fit_summary(segmenter):
+        print(line)
     if without:
         print(f"without any of them: {len(without)} image(s)")
     size = parsed.out.stat().st_size / 1000

@@ -12,7 +12,7 @@ from PIL import Image
 
 from svfseg.annotations.folders import find_images
 from svfseg.annotations.inputs import as_image
-from svfseg.annotations.writers import WRITERS, Named, join_coco, palette
+from svfseg.annotations.writers import ANSWER_WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array, overlay
 from svfseg.errors import InputError
 from svfseg.files import read_json_lines, replace_file, write_text
@@ -42,7 +42,7 @@ def predict_folder(
         segmenter: fitted.
         queries: images and folders.
         out: folder to write.
-        formats: keys of `svfseg.annotations.writers.WRITERS`.
+        formats: keys of `svfseg.annotations.writers.ANSWER_WRITERS`.
         task: what tells this task from others; one folder holds predictions of one.
         watch: go on with images that appear in the folders, until interrupted.
         report: called after each image.
@@ -55,9 +55,9 @@ def predict_folder(
         InputError: no image, a folder with another task's predictions, or damaged images: all
             others are done before it is raised.
     """
-    unknown = [name for name in formats if name not in WRITERS]
+    unknown = [name for name in formats if name not in ANSWER_WRITERS]
     if unknown:
-        raise InputError(f"unknown format {unknown[0]}: expected {', '.join(WRITERS)}")
+        raise InputError(f"unknown format {unknown[0]}: expected {', '.join(ANSWER_WRITERS)}")
     images = find_images(queries, none=watch)
     out.mkdir(parents=True, exist_ok=True)
     header = {"task": task, "formats": sorted(formats)}
@@ -103,9 +103,11 @@ def _predict(
     segmenter: FewShotSegmenter, path: Path, image: Array, out: Path, formats: Sequence[str]
 ) -> dict[str, Any]:
     (prediction,) = segmenter.iter_predict([image])
-    named = Named(path, prediction.mask, prediction.classes, prediction.confidence)
+    named = Named(
+        path, prediction.mask, prediction.classes, prediction.confidence, prediction.probabilities
+    )
     for name in dict.fromkeys(("png", *formats)):
-        WRITERS[name](out, named)
+        ANSWER_WRITERS[name](out, named)
     with replace_file(out / f"{path.stem}_overlay.jpg") as fresh:
         Image.fromarray(drawn(image, prediction)).save(fresh, "JPEG", quality=90)
     shares = {

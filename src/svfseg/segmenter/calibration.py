@@ -140,7 +140,7 @@ def calibrate(
     scales = {}
     for place, c in enumerate(class_ids):
         own = [a for a in answers if c in a.answered]
-        scales[c] = fit_logistic([a.logits[place] for a in own], [_target(a.ids, c) for a in own])
+        scales[c] = fit_logistic([a.logits[place] for a in own], [target_of(a.ids, c) for a in own])
     shares = [probabilities(a.logits, list(scales.values())) for a in answers]
     rules = {}
     for place, c in enumerate(class_ids):
@@ -150,7 +150,7 @@ def calibrate(
             if c in a.answered and bool((a.ids == c).any())
         ]
         maps = [share for _, share in showing]
-        targets = [_target(a.ids, c) for a, _ in showing]
+        targets = [target_of(a.ids, c) for a, _ in showing]
         candidates = {} if threshold is None else {"candidates": (threshold,)}
         level, iou = best_threshold(maps, targets, **candidates)
         level = level if threshold is None else threshold
@@ -160,7 +160,9 @@ def calibrate(
         present = [presence_score(a.logits[place]) for a, _ in showing]
         given = [presence_score(logits[place]) for logits in without]
         beside = [
-            score for a, _ in showing if (score := _beside(a.logits[place], a.ids, c)) is not None
+            score
+            for a, _ in showing
+            if (score := surroundings_score(a.logits[place], a.ids, c)) is not None
         ]
         between = SINGLE_PLACE if is_single else PLACE
         least, spread = presence_threshold(present, [*given, *beside], between)
@@ -205,7 +207,8 @@ def expected_iou(share: Tensor, inside: Tensor) -> float:
     return within / joined if joined > 0 else 0.0
 
 
-def _target(ids: Tensor, class_id: int) -> Tensor:
+def target_of(ids: Tensor, class_id: int) -> Tensor:
+    """Give the mask of one class: 0, 1, and 255 where it is unknown."""
     return torch.where(ids == 255, 255, (ids == class_id).to(torch.uint8))
 
 
@@ -214,7 +217,7 @@ def _iou(inside: Tensor, target: Tensor) -> float:
     return float((counted & marked).sum() / (counted | marked).sum().clamp_min(1))
 
 
-def _beside(logits: Tensor, ids: Tensor, class_id: int) -> float | None:
+def surroundings_score(logits: Tensor, ids: Tensor, class_id: int) -> float | None:
     """Score what surrounds a class; None where too little does."""
     radius = max(1, round(FAR * max(ids.shape)))
     marked = (ids == class_id).float()[None, None]
@@ -239,5 +242,5 @@ def left_out_iou(
         for support in left_out:
             if shots and support.shows(class_id):
                 logits, ids = predictor.fitted_logits(support.sample, {class_id: shots})
-                scores.append(_iou(logits[0] > 0, _target(ids, class_id)))
+                scores.append(_iou(logits[0] > 0, target_of(ids, class_id)))
     return mean(scores) if scores else 0.0

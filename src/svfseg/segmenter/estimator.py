@@ -13,14 +13,16 @@ from svfseg.device import resolve
 from svfseg.errors import InputError
 from svfseg.models import Head
 from svfseg.models.head import ComparingHead
-from svfseg.segmenter.adaptation import AdaptationResult, Support, adapt
+from svfseg.segmenter.adaptation import AdaptationResult
 from svfseg.segmenter.base import BaseModel, load_base
-from svfseg.segmenter.calibration import ClassThresholds, calibrate, hold_out, left_out_iou
+from svfseg.segmenter.calibration import ClassThresholds
 from svfseg.segmenter.events import TuningReport, ignore
-from svfseg.segmenter.inference import ClassMaps, Predictor, by_class, thinned
-from svfseg.segmenter.learning import Learned, judged_supports, learn
+from svfseg.segmenter.fitting import Tuning, as_supports, fit_task
+from svfseg.segmenter.inference import ClassMaps, Predictor
+from svfseg.segmenter.learning import Learned
 from svfseg.segmenter.parameters import Parametrized, as_list, check_parameters, is_list
 from svfseg.segmenter.results import Segmentation, mean_iou, segment, without_absent
+from svfseg.segmenter.speed import affordable_size
 from svfseg.segmenter.task_file import (
     TaskFile,
     read_task,
@@ -28,7 +30,7 @@ from svfseg.segmenter.task_file import (
     restore_decoder,
     save_task,
 )
-from svfseg.segmenter.tiling import blend, cut, marked_windows, windows
+from svfseg.segmenter.tiling import blend, cut, windows
 
 
 class NotFittedError(InputError, AttributeError):
@@ -54,6 +56,8 @@ class FewShotSegmenter(Parametrized):
         overlap: smallest share that neighbouring tiles have in common.
         seconds: time that fitting a decoder to the supports may take; 0 answers at once, by the
             comparison with the supports alone. Heads that do not compare positions have no decoder.
+        seconds_per_image: time that an image may take; the largest size that keeps it is chosen
+            by measuring at the fit, in place of ``size``.
         threshold: probability from which a pixel belongs to a class; None chooses it on the
             supports.
         reject_absent: whether a class with too low a presence score in an image has an empty mask.
@@ -67,6 +71,7 @@ class FewShotSegmenter(Parametrized):
         features_: class id -> the features of its supports.
         adaptation_: the `AdaptationResult` of the tuning on the supports; None without tuning.
         learned_: the `Learned` of the decoder fitted to the supports.
+        advice_: what would help most, in sentences.
         predictor_: the model as it predicts.
         supports_: fingerprints of the support images.
 
@@ -85,6 +90,7 @@ class FewShotSegmenter(Parametrized):
     features_: dict[int, list[Any]]
     adaptation_: AdaptationResult | None
     learned_: Learned
+    advice_: tuple[str, ...]
     predictor_: Predictor
     supports_: frozenset[str]
 
@@ -99,6 +105,7 @@ class FewShotSegmenter(Parametrized):
         tile: bool = False,
         overlap: float = 0.25,
         seconds: float = 60.0,
+        seconds_per_image: float | None = None,
         threshold: float | None = None,
         reject_absent: bool = True,
         batch: int = 4,
@@ -113,6 +120,7 @@ class FewShotSegmenter(Parametrized):
         self.tile = tile
         self.overlap = overlap
         self.seconds = seconds
+        self.seconds_per_image = seconds_per_image
         self.threshold = threshold
         self.reject_absent = reject_absent
         self.batch = batch
@@ -151,7 +159,7 @@ class FewShotSegmenter(Parametrized):
             masks: one per image: paths (of masks, or labelme files), Pillow images, arrays of ids,
                 marks (`svfseg.annotations.marks`), or None for an image without any class.
             classes: their names, in the order of the ids 1, 2 ... in the masks; one by default.
-            report: called after each step of tuning on the supports.
+            report: called after each step of tuning and fitting.
 
         Raises:
             MissingFileError: no such file.
@@ -179,63 +187,26 @@ class FewShotSegmenter(Parametrized):
         return self
 
     def _fit(self, samples: Sequence[Sample], names: tuple[str, ...], report: TuningReport) -> None:
-        base, device = self._load_base(), str(resolve(self.device))
-        size = base.size if self.size is None else self.size
-        supports = [
-            Support(part, group)
-            for group, sample in enumerate(samples)
-            for part in (marked_windows(sample, size, self.overlap) if self.tile else [sample])
-        ]
-        class_ids = range(1, len(names) + 1)
-        adaptation = None
-        if self.adapt is not None:
-            adaptation = adapt(
-                base.head, supports, class_ids, self.adapt, size, self.steps, self.lr, self.seed,
-                device,
-                lambda head, others, left_out: left_out_iou(
-                    self._make_predictor(head, size), others, left_out
-                ),
-                report,
-            )  # fmt: skip
-        head = base.head if adaptation is None else adaptation.merged().to(device)
-        predictor = self._make_predictor(head, size)
-
-        def encode(some: Sequence[Support]) -> list[dict[int, Any]]:
-            encoded = predictor.encode_supports([s.sample for s in some], class_ids)
-            return thinned(head, encoded, len(names))
-
-        encoded = encode(supports)
-        features = by_class(encoded, class_ids)
-        for class_id, name in zip(class_ids, names, strict=True):
-            if not features[class_id]:
-                raise InputError(
-                    f"class {class_id} ({name}) is too small: it vanishes at {size} pixels; crop "
-                    "the supports around it, or set tile"
-                )
-        learned = Learned()
-        if self.seconds > 0 and isinstance(head, ComparingHead):
-            learned = learn(
-                head, supports, class_ids, encode, size, self.seconds, self.seed, device, report
-            )
-            predictor = replace(predictor, decoder=learned.decoder, share=learned.share)
-        judged = judged_supports(supports, class_ids)
-        seen = encoded if judged is supports else encode(judged)
-
-        def unseen(group: int) -> Predictor:
-            return replace(predictor, decoder=learned.left_out.get(group))
-
-        answers = hold_out(unseen, judged, seen, class_ids)
-        without = [
-            predictor.fitted_logits(support.sample, features)[0]
-            for support, own in zip(supports, encoded, strict=True)
-            if not own
-        ]
-        is_single = judged is not supports
-        thresholds = calibrate(answers, without, class_ids, self.threshold, is_single)
+        base = self._load_base()
+        predictor = self._make_predictor(base.head, self._choose_size(base, samples))
+        supports = as_supports(samples, self.tile, predictor.size, self.overlap)
+        tuning = Tuning(self.adapt, self.steps, self.lr)
+        fitted = fit_task(
+            predictor, supports, names, tuning, self.seconds, self.threshold, self.seed, report
+        )
         # all at once: where fitting fails, what was fitted before is as it was
-        self.thresholds_, self.classes_, self.adaptation_ = thresholds, names, adaptation
-        self.features_, self.predictor_, self.learned_ = features, predictor, learned
+        self.thresholds_, self.classes_, self.adaptation_ = (
+            fitted.thresholds, names, fitted.adaptation,
+        )  # fmt: skip
+        self.features_, self.predictor_ = fitted.features, fitted.predictor
+        self.learned_, self.advice_ = fitted.learned, fitted.advice
         self.supports_ = frozenset(fingerprint(sample.image) for sample in samples)
+
+    def _choose_size(self, base: BaseModel, samples: Sequence[Sample]) -> int:
+        if self.seconds_per_image is not None:
+            predictor = self._make_predictor(base.head, base.size)
+            return affordable_size(predictor, samples[0].image, self.seconds_per_image)
+        return base.size if self.size is None else self.size
 
     def unfit(self) -> Self:
         """Forget the classes and what was tuned: the model's own weights are back."""

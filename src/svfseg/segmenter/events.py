@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TuningStep:
-    """A step of tuning on the supports has been taken.
+    """A step of tuning or fitting to the supports has been taken.
 
     Attributes:
         step: number of the step over all trainings of the fit, from 1.

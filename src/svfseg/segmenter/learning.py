@@ -91,7 +91,7 @@ def learn(
         InputError: a loss that is not a number.
     """
     start = time.monotonic()
-    clock = _Clock(report, (FOLDS + 1) * FOLD_STEPS)
+    clock = _Clock(report, FOLDS * FOLD_STEPS + STEPS)
     showing = sorted({s.group for s in supports if any(s.shows(c) for c in class_ids)})
     is_single = len(showing) == 1
     judged = judged_supports(supports, class_ids)

@@ -67,7 +67,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     """
     if parameters["adapt"] is not None:
         tuning_of(parameters["adapt"])
-    for name in ("size", "batch", "steps", "threshold", "lr", "seconds"):
+    for name in ("size", "batch", "steps", "threshold", "lr", "seconds", "seconds_per_image"):
         value = parameters[name]
         if value is not None and not isinstance(value, numbers.Real):
             raise InputError(f"{name} is {value!r}: expected a number")
@@ -80,6 +80,12 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise InputError(f"batch is {parameters['batch']}: expected 1 or more")
     if not 0 <= parameters["seconds"] < math.inf:
         raise InputError(f"seconds is {parameters['seconds']}: expected 0 or more")
+    limit = parameters["seconds_per_image"]
+    if limit is not None and not limit > 0:
+        raise InputError(f"seconds_per_image is {limit}: expected more than 0")
+    if limit is not None and (size is not None or parameters["tile"]):
+        other = "tile" if parameters["tile"] else "size"
+        raise InputError(f"found {other} and seconds_per_image: give one of them")
     if steps is not None and steps < 0:
         raise InputError(f"steps is {steps}: expected 0 or more")
 

@@ -1,0 +1,145 @@
+"""Fit a model to the supports of a task, from marked images to thresholds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from svfseg.data.images import fingerprint
+from svfseg.data.index import Sample
+from svfseg.errors import InputError
+from svfseg.models import Head
+from svfseg.models.head import ComparingHead
+from svfseg.segmenter.adaptation import AdaptationResult, Support, adapt
+from svfseg.segmenter.advice import advise
+from svfseg.segmenter.calibration import ClassThresholds, calibrate, hold_out, left_out_iou
+from svfseg.segmenter.events import TuningReport
+from svfseg.segmenter.inference import Predictor, by_class, thinned
+from svfseg.segmenter.learning import Learned, judged_supports, learn
+from svfseg.segmenter.tiling import marked_windows
+
+
+class Tuning(NamedTuple):
+    """What is asked of the backbone's tuning: see `svfseg.segmenter.adaptation.adapt`."""
+
+    strategy: str | None
+    steps: int | None
+    lr: float | None
+
+
+@dataclass(frozen=True)
+class TaskFit:
+    """A model fitted to a task.
+
+    Attributes:
+        predictor: the model as it predicts.
+        features: class id -> the features of its supports.
+        thresholds: class id -> how its logits become a mask.
+        adaptation: the tuning of the backbone; None without.
+        learned: the decoder.
+        advice: sentences on what would help, what helps most first.
+    """
+
+    predictor: Predictor
+    features: dict[int, list[Any]]
+    thresholds: dict[int, ClassThresholds]
+    adaptation: AdaptationResult | None
+    learned: Learned
+    advice: tuple[str, ...]
+
+
+def as_supports(samples: Sequence[Sample], tile: bool, size: int, overlap: float) -> list[Support]:
+    """Make supports of marked images, in an order that does not depend on theirs.
+
+    Images that were given twice with the same marks count once; an image with several sets of
+    marks is one group, as it must not judge itself.
+
+    Args:
+        samples: images and masks of ids.
+        tile: whether images are cut into windows.
+        size: side of the windows.
+        overlap: smallest share that neighbouring windows have in common.
+    """
+    unique = {(fingerprint(s.image), fingerprint(s.mask)): s for s in samples}
+    groups = {image: group for group, image in enumerate(sorted({image for image, _ in unique}))}
+    return [
+        Support(part, groups[image])
+        for (image, _), sample in sorted(unique.items(), key=lambda item: item[0])
+        for part in (marked_windows(sample, size, overlap) if tile else [sample])
+    ]
+
+
+def fit_task(
+    predictor: Predictor, supports: Sequence[Support], names: Sequence[str], tuning: Tuning,
+    seconds: float, threshold: float | None, seed: int, report: TuningReport,
+) -> TaskFit:  # fmt: skip
+    """Fit a model to supports: tune its backbone, fit a decoder, choose thresholds.
+
+    Args:
+        predictor: the untouched model.
+        supports: with the classes, or without any of them.
+        names: names of the classes 1, 2 ...
+        tuning: what is asked of the backbone's tuning.
+        seconds: time that fitting the decoder may take; 0 fits none.
+        threshold: probability from which a pixel belongs to a class; None chooses.
+        seed: seed of all choices.
+        report: called after each step.
+
+    Raises:
+        InputError: a class that vanishes at this size, or a loss that is not a number.
+    """
+    class_ids = range(1, len(names) + 1)
+    adaptation = _tuned(predictor, supports, class_ids, tuning, seed, report)
+    if adaptation is not None:
+        predictor = replace(predictor, head=adaptation.merged().to(predictor.device))
+    head = predictor.head
+
+    def encode(some: Sequence[Support]) -> list[dict[int, Any]]:
+        encoded = predictor.encode_supports([s.sample for s in some], class_ids)
+        return thinned(head, encoded, len(names))
+
+    encoded = encode(supports)
+    features = by_class(encoded, class_ids)
+    for class_id, name in zip(class_ids, names, strict=True):
+        if not features[class_id]:
+            raise InputError(
+                f"class {class_id} ({name}) is too small: it vanishes at {predictor.size} pixels; "
+                "crop the supports around it, or set tile"
+            )
+    judged = judged_supports(supports, class_ids)
+    seen = encoded if judged is supports else encode(judged)
+    learned = Learned()
+    if seconds > 0 and isinstance(head, ComparingHead):
+        learned = learn(
+            head, supports, class_ids, encode, predictor.size, seconds, seed, predictor.device,
+            report,
+        )  # fmt: skip
+    fitted = replace(predictor, decoder=learned.decoder, share=learned.share)
+
+    def unseen(group: int) -> Predictor:
+        return replace(fitted, decoder=learned.left_out.get(group))
+
+    answers = hold_out(unseen, judged, seen, class_ids)
+    without = [
+        fitted.fitted_logits(support.sample, features)[0]
+        for support, own in zip(supports, encoded, strict=True)
+        if not own
+    ]
+    thresholds = calibrate(answers, without, class_ids, threshold, judged is not supports)
+    advice = advise(predictor, supports, encoded, names, thresholds, answers, seconds > 0)
+    return TaskFit(fitted, features, thresholds, adaptation, learned, tuple(advice))
+
+
+def _tuned(
+    predictor: Predictor, supports: Sequence[Support], class_ids: Sequence[int], tuning: Tuning,
+    seed: int, report: TuningReport,
+) -> AdaptationResult | None:  # fmt: skip
+    if tuning.strategy is None:
+        return None
+
+    def score(head: Head, others: Sequence[Support], left_out: Sequence[Support]) -> float:
+        return left_out_iou(replace(predictor, head=head), others, left_out)
+
+    return adapt(
+        predictor.head, supports, class_ids, tuning.strategy, predictor.size, tuning.steps,
+        tuning.lr, seed, predictor.device, score, report,
+    )  # fmt: skip

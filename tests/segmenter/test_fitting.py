@@ -1,0 +1,133 @@
+"""Fitting a task: the order of supports, the size by time, and what is said of it."""
+
+import re
+
+import numpy as np
+import pytest
+
+from svfseg import FewShotSegmenter
+from svfseg.cli.summary import fit_summary
+from svfseg.errors import InputError
+from svfseg.segmenter import speed
+from tests.segmenter.scenes import scene
+
+
+def supports(count: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    scenes = [scene(number) for number in range(count)]
+    return [image for image, _ in scenes], [mask for _, mask in scenes]
+
+
+def quick(**parameters: object) -> FewShotSegmenter:
+    return FewShotSegmenter(**{"size": 128, "device": "cpu", **parameters})
+
+
+def answers(segmenter: FewShotSegmenter) -> list[bytes]:
+    images = [scene(number)[0] for number in (20, 21)]
+    return [result.probabilities.tobytes() for result in segmenter.predict(images)]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_the_order_and_the_number_of_equal_supports_change_nothing(seconds: float) -> None:
+    """To the last bit: as they were given, turned round, and each of them twice."""
+    images, masks = supports(4)
+    images.append(scene(9)[0])
+    masks.append(None)
+    usual = quick(seconds=seconds).fit(images, masks)
+    turned = quick(seconds=seconds).fit(images[::-1], masks[::-1])
+    doubled = quick(seconds=seconds).fit(images * 2, masks * 2)
+    for other in (turned, doubled):
+        assert answers(other) == answers(usual)
+        assert other.thresholds_ == usual.thresholds_
+        assert other.advice_ == usual.advice_
+    assert len(doubled.features_[1]) == 4
+
+
+def test_one_image_with_two_sets_of_marks_does_not_judge_itself() -> None:
+    """Both count, but as one image: there is no other to hold out."""
+    image, mask = scene(0)
+    half = mask.copy()
+    half[:, mask.shape[1] // 2 :] = 255
+    segmenter = quick(seconds=0.0).fit([image, image], [mask, half])
+    assert len(segmenter.features_[1]) == 2
+    assert segmenter.advice_[0].startswith("mark class in a second image")
+
+
+def test_a_single_support_is_told_to_be_one() -> None:
+    """No number for what nothing tells; a second image helps most."""
+    image, mask = scene(0)
+    segmenter = quick(seconds=0.0).fit(image, mask, ["thing"])
+    lines = "\n".join(fit_summary(segmenter))
+    assert "on the halves of its one support" in lines
+    assert "what would help most: mark thing in a second image" in lines
+
+
+def test_what_would_help_is_measured() -> None:
+    """Of a class too thin for this size the larger one is named, with the IoU of both."""
+    images, masks = [], []
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        image = rng.normal(100, 6, (512, 512, 3))
+        mask = np.zeros((512, 512), np.uint8)
+        for at in range(30 + 10 * number, 500, 90):
+            mask[:, at : at + 6] = 1
+        image[mask == 1] += 70
+        images.append(image.clip(0, 255).astype(np.uint8))
+        masks.append(mask)
+    segmenter = FewShotSegmenter(size=160, seconds=0.01, device="cpu").fit(images, masks, ["line"])
+    (line,) = [each for each in segmenter.advice_ if each.startswith("set size to 256")]
+    there, usual = map(int, re.findall(r"(\d+) %", line))
+    assert there >= usual + 3
+
+
+def test_the_summary_says_what_an_iou_means() -> None:
+    """Words and numbers of the same class."""
+    segmenter = quick(seconds=30.0).fit(*supports(4), ["thing"])
+    lines = fit_summary(segmenter)
+    assert any(line.startswith("fitted: IoU") for line in lines)
+    (line,) = [each for each in lines if each.startswith("thing: ")]
+    iou = round(100 * segmenter.thresholds_[1].iou)
+    assert f"IoU {iou} % on left-out supports, 4 in all: " in line
+    assert "mask" in line
+
+
+def test_the_size_follows_from_the_time_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest that keeps it; measured, not guessed."""
+    image, mask = scene(0)
+    asked = []
+
+    def taken(predictor: object, image: np.ndarray) -> float:
+        asked.append(predictor.size)  # type: ignore[attr-defined]
+        return (predictor.size / 640) ** 2 * 0.2  # type: ignore[attr-defined,no-any-return]
+
+    monkeypatch.setattr(speed, "query_seconds", taken)
+    segmenter = FewShotSegmenter(seconds=0.0, seconds_per_image=0.1, device="cpu").fit(image, mask)
+    assert segmenter.predictor_.size == 448
+    assert asked == [256, 320, 384, 448, 512]
+    slow = FewShotSegmenter(seconds=0.0, seconds_per_image=1e-6, device="cpu").fit(image, mask)
+    assert slow.predictor_.size == 256
+
+
+def test_the_time_of_an_image_is_measured() -> None:
+    """A larger image takes longer; any shape has a time."""
+    predictor = FewShotSegmenter(seconds=0.0, size=128, device="cpu").fit(*scene(0)).predictor_
+    image = scene(0)[0]
+    small = speed.query_seconds(predictor, image)
+    large = speed.query_seconds(predictor.__class__(predictor.head, 640, "cpu"), image)
+    assert 0 < small < large
+    assert speed.query_seconds(predictor, image[:1]) > 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        ({"size": 320}, "found size and seconds_per_image"),
+        ({"tile": True}, "found tile and seconds_per_image"),
+        ({"seconds_per_image": 0}, "seconds_per_image is 0"),
+        ({"seconds_per_image": "fast"}, "seconds_per_image is 'fast'"),
+    ],
+)
+def test_a_size_is_asked_for_in_one_way(parameters: dict[str, object], found: str) -> None:
+    """What contradicts itself is refused, in one line."""
+    options: dict[str, object] = {"seconds_per_image": 0.2, **parameters}
+    with pytest.raises(InputError, match=found):
+        FewShotSegmenter(device="cpu", **options).fit(*scene(0))  # type: ignore[arg-type]
