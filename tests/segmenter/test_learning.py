@@ -117,6 +117,25 @@ def test_a_stop_leaves_the_comparison(real_fits: None, caplog: pytest.LogCapture
     assert segmenter.predict(stripes(9)[0]).mask.shape == (160, 160)
 
 
+def test_a_stop_after_the_choice_keeps_what_was_fitted(
+    real_fits: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The best so far: a decoder of half of the supports, as far as these trust it."""
+    steps = []
+
+    def stop(event: object) -> None:
+        steps.append(event)
+        if len(steps) == 65:  # both halves took 30
+            raise KeyboardInterrupt
+
+    supports = [stripes(n) for n in range(3)]
+    segmenter = FewShotSegmenter(size=320, device="cpu", reject_absent=False)
+    segmenter.fit([i for i, _ in supports], [m for _, m in supports], report=stop)
+    assert "half of the supports" in caplog.text
+    assert segmenter.predictor_.decoder is not None
+    assert score(segmenter) > score(fit(3, seconds=0.0)) + 0.02
+
+
 def test_images_without_the_class_and_unknown_pixels_take_part(real_fits: None) -> None:
     image, mask = stripes(0)
     unknown = mask.copy()

@@ -74,7 +74,8 @@ def learn(
     """Fit a decoder to the supports of a `ComparingHead`.
 
     Twice it is fitted to one half of the supports and asked about the other; the share that does
-    best there is taken, and fitted to all supports. A single support is cut in two.
+    best there is taken, and fitted to all supports. A single support is cut in two. An interrupt
+    ends it early: with a decoder of one half where the choice is made, else with none.
 
     Args:
         head: the model, in eval mode.
@@ -98,8 +99,12 @@ def learn(
     bank = Bank(head, judged, encode(judged), class_ids, size, VIEWS, seed, device)
     try:
         chosen = _choose(bank, is_single, seed, start + _CHOOSING * seconds, clock)
-        if chosen.share == 0:
-            return chosen
+    except KeyboardInterrupt:
+        logger.warning("stopped: answering by the comparison alone")
+        return Learned()
+    if chosen.share == 0:
+        return chosen
+    try:
         if is_single:
             own = encode(supports)
             bank = Bank(head, supports, own, class_ids, size, VIEWS, seed, device)
@@ -107,8 +112,9 @@ def learn(
         until = max(time.monotonic(), start + (_CHOOSING + _KEEPING) * seconds)
         decoder, steps = train_decoder(bank, groups, STEPS, seed, until, clock)
     except KeyboardInterrupt:
-        logger.warning("stopped: answering by the comparison alone")
-        return Learned()
+        logger.warning("stopped: keeping the decoder that was fitted to half of the supports")
+        # the last fold holds out the fewest
+        decoder, steps = list(chosen.left_out.values())[-1], FOLD_STEPS
     return Learned(decoder.half().float(), chosen.share, chosen.left_out, chosen.held_out, steps)
 
 
