@@ -53,6 +53,11 @@ def test_boundaries_shifted_by_the_tolerance_still_match() -> None:
     assert boundary_f(np.roll(mask, 4, axis=1), truth) < 0.8
     assert boundary_f(np.zeros_like(mask), truth) == 0
     assert boundary_f(np.zeros_like(mask), np.zeros_like(truth)) == 1
+    around = np.full_like(truth, 255)
+    around[20:40, 20:40] = 1
+    assert np.isnan(boundary_f(mask, around)), "nothing of the boundary is known"
+    around[:, :30] = truth[:, :30]
+    assert boundary_f(mask, around) == 1, "half of it is known"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=20))

@@ -41,10 +41,14 @@ def boundary_f(inside: Mask, truth: Array, tolerance: int = 2) -> float:
         tolerance: distance up to which boundary pixels match.
 
     Returns:
-        1 where neither has a boundary, 0 where only one has.
+        1 where neither has a boundary, 0 where only one has; NaN where the class is marked, but
+        all of its boundary lies beside unknown pixels.
     """
     known = _grown(truth == 255, 1) == 0
-    found, marked = (_boundary(mask) & known for mask in (inside, truth == 1))
+    whole = _boundary(truth == 1)
+    found, marked = _boundary(inside) & known, whole & known
+    if whole.any() and not marked.any():
+        return float("nan")
     if not found.any() and not marked.any():
         return 1.0
     if not found.any() or not marked.any():

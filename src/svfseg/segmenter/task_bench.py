@@ -180,10 +180,11 @@ def measure(task: Task, choice: Draw, arm: Arm, device: str, seed: int) -> tuple
     absent = [i for i in range(len(truths)) if i not in showing]
     ious = [image_iou(found[i], truths[i]) for i in showing]
     sure = [answers[i][1] for i in showing]
+    edges = [f for i in showing if not np.isnan(f := boundary_f(found[i], truths[i]))]
     row = {
         "iou": pooled_iou([found[i] for i in showing], [truths[i] for i in showing]),
         "image_iou": mean(ious),
-        "boundary_f": mean(boundary_f(found[i], truths[i]) for i in showing),
+        "boundary_f": float(np.mean(edges)) if edges else None,
         "emptied": mean(float(found[i].mean() < OUTLINED) for i in showing),
         "outlined": mean(float(found[i].mean() >= OUTLINED) for i in absent) if absent else None,
         "confidence_rank": rank_correlation(sure, ious),
