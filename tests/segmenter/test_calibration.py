@@ -18,7 +18,9 @@ from svfseg.segmenter.calibration import (
 )
 from svfseg.segmenter.inference import presence_score
 from svfseg.segmenter.thresholds import (
+    BELOW,
     THRESHOLDS,
+    TYPICAL,
     best_threshold,
     fit_logistic,
     presence_threshold,
@@ -72,11 +74,16 @@ def test_one_kind_alone_fits_nothing() -> None:
     assert fit_logistic([high], [(high < 0).to(torch.uint8)]) == (1.0, 0.0)
 
 
-def test_presence_lies_between_images_with_the_class_and_without() -> None:
-    assert presence_threshold([3.0, 5.0], [0.0, 2.0]) == (2.5, 0.75)
-    assert presence_threshold([3.0, 5.0], [0.0, 2.0], 0.4)[0] == pytest.approx(2.2)
-    for nothing in (([], [1.0]), ([1.0], []), ([1.0], [2.0])):
-        assert presence_threshold(*nothing)[0] == -math.inf
+def test_presence_lies_below_images_with_the_class() -> None:
+    """By spreads of many of them; of one, by what is typical of its height above the ground."""
+    scores = np.random.default_rng(0).normal(5, 0.5, 400).tolist()
+    least, spread = presence_threshold(scores, 0.0)
+    assert spread == pytest.approx(0.5, rel=0.1)
+    assert least == pytest.approx(5 - BELOW * 0.5, abs=0.1)
+    assert np.mean(np.array(scores) < least) < 0.15
+    least, spread = presence_threshold([5.0], 1.0)
+    assert (least, spread) == (pytest.approx(5 - BELOW * TYPICAL * 4), pytest.approx(TYPICAL * 4))
+    assert presence_threshold([2.0, 2.0], 2.0)[0] < 2  # flat: still below
 
 
 def test_presence_is_the_mean_of_the_highest_logits() -> None:
@@ -114,7 +121,8 @@ def held_out(number: int, quality: float) -> HeldOut:
     ids = disc.to(torch.uint8)
     ids[:2] = 255
     noise = torch.randn(100, 120, generator=generator)
-    return HeldOut((quality * (2.0 * disc - 1) + noise)[None], ids, frozenset([1]))
+    logits = (quality * (2.0 * disc - 1) + noise)[None]
+    return HeldOut(logits, logits, ids, frozenset([1]))
 
 
 def test_calibrating_on_held_out_supports() -> None:
@@ -123,19 +131,20 @@ def test_calibrating_on_held_out_supports() -> None:
     assert good.iou > 0.95 > 0.5 > poor.iou
     assert good.slope > 1.5 > poor.slope
     # what surrounds a disc lies below, and what has one above
-    scores = [presence_score(held_out(n, 4.0).logits[0]) for n in range(3)]
-    assert -2 < good.presence < min(scores)
-    # images without the class that look like it move the threshold up
-    stricter = calibrate(
-        [held_out(n, 4.0) for n in range(3)], [torch.full((1, 100, 120), 4.0)] * 9, [1], None
-    )[1]
-    assert stricter.presence > good.presence
+    scores = [presence_score(held_out(n, 4.0).alone[0]) for n in range(3)]
+    assert presence_score(torch.randn(100, 120) - 4) < good.presence < min(scores)
+    # images without the class that look like it move the threshold up, others down
+    for level, is_stricter in ((4.0, True), (-4.0, False)):
+        without = [torch.full((1, 100, 120), level)] * 9
+        told = calibrate([held_out(n, 4.0) for n in range(3)], without, [1], None)[1]
+        assert (told.presence > good.presence) is is_stricter
+        assert told.presence < min(scores)
     assert calibrate([held_out(0, 4.0)], [], [1], 0.7)[1].threshold == 0.7
 
 
 def test_of_halves_the_cut_is_nearer_to_zero() -> None:
     answers = [held_out(n, 4.0)._replace(logits=held_out(n, 4.0).logits + 3) for n in range(2)]
-    rules = [calibrate(answers, [], [1], None, single)[1] for single in (False, True)]
+    rules = [calibrate(answers, [], [1], None, single)[1] for single in ("", "thing")]
     cuts = [
         (math.log(rule.threshold / (1 - rule.threshold)) - rule.shift) / rule.slope
         for rule in rules

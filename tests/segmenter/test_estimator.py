@@ -253,8 +253,10 @@ def test_an_image_without_the_class_can_stay_empty(scenes: dict[int, list[Sample
     answer = segmenter.predict(others[0].image)
     assert not answer.mask.any()
     assert answer.confidence["class"] > 0.5
-    always = tiny(reject_absent=False, threshold=0.1).fit(images, masks).predict(others[0].image)
-    assert always.mask.any()
+    assert answer.present == {"class": False}
+    always = tiny(reject_absent=False, threshold=0.1).fit(images, masks)
+    assert always.predict(others[0].image).present == {"class": True}
+    assert always.predict(first[2].image).mask.any()
 
 
 def test_tiles_cover_a_large_image(scenes: dict[int, list[Sample]]) -> None:

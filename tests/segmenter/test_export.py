@@ -19,7 +19,7 @@ from svfseg.models import build_model
 from svfseg.segmenter import export as module
 from svfseg.segmenter.export import TOLERANCE, export
 from svfseg.segmenter.inference import Predictor, by_class
-from svfseg.segmenter.learning import Learned
+from svfseg.segmenter.learning import Learned, TrustRule
 from tests.cli.test_commands import fails
 
 SIZE = 128
@@ -33,17 +33,19 @@ def halves(mask: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fitted() -> FewShotSegmenter:
-    """Two classes, with a decoder whatever held-out supports say of it."""
+    """Two classes and an image without, with a decoder whatever held-out supports say of it."""
     index = stickers(0, 8, "test")
     samples = [index.load(i) for i in range(2)]
     # the left half of each thing is one class, the right half the other
     masks = [(s.mask > 0) * (1 + halves(s.mask)).astype(np.uint8) for s in samples]
     segmenter = FewShotSegmenter(adapt="svf", steps=1, size=SIZE, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("svfseg.segmenter.learning.MARGIN", -1e9)
+        patch.setattr("svfseg.segmenter.learning.MANY", TrustRule(-1e9))
         patch.setattr("svfseg.segmenter.learning.STEPS", 6)
-        segmenter.fit([s.image for s in samples], masks, ["one", "two"])
+        images = [*(s.image for s in samples), np.full_like(samples[0].image, 128)]
+        segmenter.fit(images, [*masks, None], ["one", "two"])
     assert segmenter.predictor_.decoder is not None
+    assert segmenter.predictor_.negatives
     return segmenter
 
 

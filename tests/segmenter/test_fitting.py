@@ -1,13 +1,17 @@
 """Fitting a task: the order of supports, the size by time, and what is said of it."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from svfseg import FewShotSegmenter
 from svfseg.cli.summary import fit_summary
 from svfseg.errors import InputError
+from svfseg.models.decoder import Decoder
 from svfseg.segmenter import speed
 from tests.segmenter.scenes import scene
 
@@ -50,6 +54,43 @@ def test_one_image_with_two_sets_of_marks_does_not_judge_itself() -> None:
     segmenter = quick(seconds=0.0).fit([image, image], [mask, half])
     assert len(segmenter.features_[1]) == 2
     assert segmenter.advice_[0].startswith("mark class in a second image")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_what_an_image_without_the_class_shows_is_not_the_class(
+    count: int, seconds: float, tmp_path: Path
+) -> None:
+    """A look-alike in it is no evidence any more, there and in other images; a file keeps it."""
+    images, masks = supports(count)
+    alike = [scene(number, contrast=0.6)[0][..., ::-1] for number in (30, 31, 32)]
+    usual = quick(seconds=seconds, reject_absent=False).fit(images, masks)
+    told = quick(seconds=seconds, reject_absent=False).fit(
+        [*images, *alike[:2]], [*masks, None, None]
+    )
+    assert len(told.predictor_.negatives) == 2
+
+    def presence(segmenter: FewShotSegmenter, image: np.ndarray) -> float:
+        (maps,) = segmenter.predictor_.predict_maps([image], segmenter.features_)
+        return maps.presence[0]
+
+    assert presence(told, alike[2]) < presence(usual, alike[2]) - 0.1
+    assert presence(told, scene(9)[0]) > presence(told, alike[2])
+    loaded = FewShotSegmenter.load(told.save(tmp_path / "task.svf"), device="cpu")
+    assert answers(loaded) == answers(told)
+    assert list(loaded.features_) == [1]
+
+
+def test_presence_is_judged_by_the_comparison_alone() -> None:
+    """Whatever a decoder adds, the score stays."""
+    segmenter = quick(seconds=0.0).fit(*supports(3))
+    decoder = Decoder(segmenter.predictor_.head.backbone.channels, 1).eval()
+    torch.nn.init.normal_(decoder.last.weight)
+    fitted = replace(segmenter.predictor_, decoder=decoder)
+    (plain,) = segmenter.predictor_.predict_maps([scene(9)[0]], segmenter.features_)
+    (added,) = fitted.predict_maps([scene(9)[0]], segmenter.features_)
+    assert added.presence == plain.presence
+    assert not torch.equal(added.logits, plain.logits)
 
 
 def test_a_single_support_is_told_to_be_one() -> None:

@@ -61,7 +61,7 @@ def test_what_the_comparison_misses_is_learned(
     count: int, gain: float, real_fits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # forty steps show less on halves than two hundred
-    monkeypatch.setattr(learning, "SINGLE_MARGIN", 0.0)
+    monkeypatch.setattr(learning, "ONE_TEXTURE", learning.TrustRule(0.0))
     instant, fitted = fit(count, seconds=0), fit(count)
     assert fitted.learned_.share > 0
     assert fitted.learned_.steps == learning.STEPS
@@ -71,7 +71,7 @@ def test_what_the_comparison_misses_is_learned(
 
 def test_what_gains_nothing_is_left(real_fits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a gain on held-out supports the masks are those of the comparison, bit for bit."""
-    monkeypatch.setattr(learning, "MARGIN", 1e9)
+    monkeypatch.setattr(learning, "MANY", learning.TrustRule(1e9))
     instant, fitted = fit(2, seconds=0), fit(2)
     assert fitted.predictor_.decoder is None
     assert fitted.learned_.held_out

@@ -127,6 +127,14 @@ class Dense(EpisodicHead):
         """See `ComparingHead.scale`."""
         return self.log_scale.exp()
 
+    def without_class(self, support: DenseSupport) -> DenseSupport:
+        """See `ComparingHead.without_class`."""
+        return DenseSupport(support.keys[:, :0], support.ground)
+
+    def surroundings(self, support: DenseSupport) -> Tensor:
+        """See `ComparingHead.surroundings`."""
+        return support.ground
+
     def as_in_format_1(self) -> "Dense":
         """See `ComparingHead.as_in_format_1`."""
         older = copy.copy(self)
@@ -135,10 +143,7 @@ class Dense(EpisodicHead):
 
     def thin(self, support: DenseSupport, count: int) -> DenseSupport:
         """See `ComparingHead.thin`."""
-        if support.keys.shape[1] <= count:
-            return support
-        every = torch.ones_like(support.keys[0], dtype=torch.bool)
-        return DenseSupport(*(summed_up(side, every, count) for side in support))
+        return DenseSupport(*(_thinned(side, count) for side in support))
 
     def alone(self, stages: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `ComparingHead.alone`."""
@@ -163,7 +168,7 @@ class Dense(EpisodicHead):
 
     def compare(self, query: DenseQuery, supports: Sequence[DenseSupport]) -> Tensor:
         """See `ComparingHead.compare`."""
-        if not supports:
+        if not any(shot.keys.shape[1] for shot in supports):
             return query.deep.new_zeros(3, *query.deep.shape[-2:])
         if self.nearest:
             flat = query.deep[0].flatten(1)
@@ -189,6 +194,12 @@ class Dense(EpisodicHead):
         """See `Head.presence` and `presence_score`."""
         keys = [shot.keys for shot in supports]
         return presence_in_filled_part(query.deep, keys, probability, size)
+
+
+def _thinned(side: Tensor, count: int) -> Tensor:
+    if side.shape[1] <= count:
+        return side
+    return summed_up(side, torch.ones_like(side[0], dtype=torch.bool), count)
 
 
 def compared(described: Tensor, keys: Tensor, ground: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ class ComparingHead(Protocol):
 
         Returns:
             (3, rows, columns), in cosine: nearness to the class, to its surroundings, and their
-            difference; zeros without supports.
+            difference; zeros where no support shows the class.
         """
 
     def alone(self, stages: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,6 +158,16 @@ class ComparingHead(Protocol):
         Returns:
             Descriptors (channels, rows, columns), and two of (rows, columns) bool: inside, outside.
         """
+
+    def without_class(self, support: Any) -> Any:
+        """Give the features of an image without the class: all of it is what surrounds others.
+
+        Args:
+            support: its features with a mask of 0 and 255 alone.
+        """
+
+    def surroundings(self, support: Any) -> Tensor:
+        """Give the directions (channels, n) of what surrounds the class in a support."""
 
     def as_in_format_1(self) -> Head:
         """Give a copy that compares as tasks of format 1 were calibrated."""

@@ -51,6 +51,7 @@ class Bank:
         head: the model, a `ComparingHead`, in eval mode.
         supports: the supports.
         features: features of each support by class id.
+        negatives: group of a support that shows no class -> its features.
         class_ids: the classes.
         size: longer side at which whole images are seen.
         count: number of views; each support has two at least.
@@ -65,10 +66,12 @@ class Bank:
 
     def __init__(
         self, head: Head, supports: Sequence[Support], features: Sequence[Mapping[int, Any]],
-        class_ids: Sequence[int], size: int, count: int, seed: int, device: str,
+        negatives: Mapping[int, Sequence[Any]], class_ids: Sequence[int],
+        size: int, count: int, seed: int, device: str,
     ) -> None:  # fmt: skip
         self.head, self.comparing = head, comparing(head)
         self.supports, self.features, self.device = supports, features, device
+        self.negatives = negatives
         self.class_ids = list(class_ids)
         self.wholes = [Whole(head, support, size, device) for support in supports]
         self.views: list[View] = []
@@ -118,24 +121,32 @@ class Bank:
         self, stages: Sequence[Tensor], view: View, class_id: int, groups: Collection[int]
     ) -> Tensor:
         own = self.supports[view.source].group
-        shots = self.shots(class_id, [g for g in groups if g != own])
-        query = self.comparing.query(stages)
-        if shots:
-            return self.comparing.compare(query, shots)
-        if own in groups and class_id in self.features[view.source]:
-            return self._with_itself(stages, view, class_id)
-        return self.comparing.compare(query, [])
+        others = [g for g in groups if g != own]
+        is_only = own in groups and not self.shows(class_id, others)
+        if is_only and class_id in self.features[view.source]:
+            return self._with_itself(stages, view, class_id, others)
+        return self.comparing.compare(self.comparing.query(stages), self.shots(class_id, others))
+
+    def shows(self, class_id: int, groups: Collection[int]) -> bool:
+        """Whether a support of some groups shows a class."""
+        return any(
+            support.group in groups and class_id in features
+            for support, features in zip(self.supports, self.features, strict=True)
+        )
 
     def shots(self, class_id: int, groups: Collection[int]) -> list[Any]:
-        """List the features of a class of the supports of some groups."""
-        return [
+        """List the features of supports of some groups: of a class, and of those without any."""
+        shown = [
             features[class_id]
             for support, features in zip(self.supports, self.features, strict=True)
             if support.group in groups and class_id in features
         ]
+        return shown + [each for g in groups for each in self.negatives.get(g, ())]
 
-    def _with_itself(self, stages: Sequence[Tensor], view: View, class_id: int) -> Tensor:
-        """Compare a view with its own support, positions near by left out."""
+    def _with_itself(
+        self, stages: Sequence[Tensor], view: View, class_id: int, others: Sequence[int]
+    ) -> Tensor:
+        """Compare a view with its own support, positions near by left out, and with negatives."""
         whole = self.wholes[view.source]
         mask = class_mask(whole.mask, class_id).to(self.device)
         keys, inside, outside = self.comparing.alone([s.float() for s in whole.stages], mask)
@@ -146,14 +157,17 @@ class Bank:
         here = _places(described.shape[-2:], lattice, view.box, (VIEW, VIEW), self.device)
         near = ((there[:, None] - here[None]).abs() < NEAR).all(dim=2)
         flat = described.flatten(1)
+        more = [self.comparing.surroundings(s) for g in others for s in self.negatives.get(g, ())]
         sides = []
-        for shown in (inside.flatten(), outside.flatten()):
+        for shown, beside in ((inside.flatten(), []), (outside.flatten(), more)):
             counted = ~near[shown]
             if not len(counted):
                 sides.append(flat.new_zeros(flat.shape[1]))
                 continue
             counted = counted | ~counted.any(dim=0)  # where all are near, all count
-            sides.append(nearness(flat, keys.flatten(1)[:, shown], counted))
+            directions = torch.cat([keys.flatten(1)[:, shown], *beside], dim=1)
+            always = counted.new_ones(directions.shape[1] - len(counted), counted.shape[1])
+            sides.append(nearness(flat, directions, torch.cat([counted, always])))
         maps = torch.stack([sides[0], sides[1], sides[0] - sides[1]])
         return maps.reshape(3, *described.shape[-2:])
 

@@ -21,14 +21,14 @@ from svfseg.segmenter.thresholds import (
 
 # Held-out supports that are asked at most, evenly spread.
 MOST = 12
-# What is further from a class than this share of the longer side is background without it, where
-# it is at least this share of the image.
-FAR, LEAST = 0.04, 0.2
-# Where the presence threshold lies between images without the class and with it. The halves of one
-# picture are more alike than two pictures: of a single support it lies lower, and the logit of the
-# pixel threshold nearer to zero, the comparison's own. Chosen on half of the tasks, see
-# docs/own-data.md.
-PLACE, SINGLE_PLACE, SINGLE_CUT = 0.4, 0.2, 0.2
+# The halves of one picture are more alike than two pictures. So of a single support the presence
+# threshold lies lower: by this share of the distance from the score to the ground, of a texture or
+# of one thing. The logit of the pixel threshold of one thing is nearer to zero, the comparison's
+# own. Chosen on half of the tasks, see docs/own-data.md.
+TEXTURE_BELOW, THING_BELOW, THING_CUT = 0.25, 0.45, 0.2
+# With images without the class the presence threshold lies between so many spreads below images
+# with it.
+GIVEN_BETWEEN = (1.5, 0.7)
 # How far a mask's own estimate of its IoU is corrected by what held-out supports had.
 CORRECTION = (0.25, 4.0)
 
@@ -71,11 +71,13 @@ class HeldOut(NamedTuple):
 
     Attributes:
         logits: (classes, height, width).
+        alone: the same by the comparison alone.
         ids: (height, width), the truth.
         answered: the classes that other supports show.
     """
 
     logits: Tensor
+    alone: Tensor
     ids: Tensor
     answered: frozenset[int]
 
@@ -112,8 +114,7 @@ def hold_out(
         if not all(shots.values()):
             continue
         predictor = predictor_of(support.group)
-        logits, ids = predictor.fitted_logits(support.sample, shots)
-        answers.append(HeldOut(logits, ids, answered))
+        answers.append(HeldOut(*predictor.fitted_logits(support.sample, shots), answered))
     return answers
 
 
@@ -122,20 +123,22 @@ def calibrate(
     without: Sequence[Tensor],
     class_ids: Sequence[int],
     threshold: float | None,
-    is_single: bool = False,
+    single: str = "",
 ) -> dict[int, ClassThresholds]:
     """Choose how the logits of all classes become masks.
 
     The logits become probabilities by a logistic regression; the threshold is the one of the
-    highest IoU; the presence score must be nearer to that of images with the class than to that
-    of images without it: those that were given, and what surrounds the class in the others.
+    highest IoU. Whether a class is there at all is judged by the comparison alone, which tells it
+    better than what was fitted to outline: see `presence_threshold`, and `above_given` for images
+    without the class.
 
     Args:
         answers: what `hold_out` gave.
-        without: logits (classes, height, width) of images that show none of the classes.
+        without: logits (classes, height, width) of images that show none of the classes, by the
+            comparison alone.
         class_ids: the classes.
         threshold: taken as it is; None chooses.
-        is_single: whether the answers are of the halves of a single support.
+        single: "thing" or "texture" where the answers are of the halves of a single support.
     """
     scales = {}
     for place, c in enumerate(class_ids):
@@ -155,19 +158,10 @@ def calibrate(
         level, iou = best_threshold(maps, targets, **candidates)
         level = level if threshold is None else threshold
         slope, shift = scales[c]
-        if is_single and threshold is None:  # the same level at another logit
-            shift = _logit(level) - SINGLE_CUT * (_logit(level) - shift)
-        present = [presence_score(a.logits[place]) for a, _ in showing]
-        given = [presence_score(logits[place]) for logits in without]
-        beside = [
-            score
-            for a, _ in showing
-            if (score := surroundings_score(a.logits[place], a.ids, c)) is not None
-        ]
-        between = SINGLE_PLACE if is_single else PLACE
-        least, spread = presence_threshold(present, [*given, *beside], between)
-        if present and given:
-            least = max(least, above_given(present, given))
+        if single == "thing" and threshold is None:  # the same level at another logit
+            shift = _logit(level) - THING_CUT * (_logit(level) - shift)
+        alone = [a.alone[place] for a, _ in showing]
+        least, spread = _presence(alone, [logits[place] for logits in without], single)
         expected = [expected_iou(share, share > level) for share in maps]
         correction = 1.0
         if expected and mean(expected) > 0:
@@ -177,6 +171,26 @@ def calibrate(
             correction = min(CORRECTION[1], max(CORRECTION[0], mean(truth) / mean(expected)))
         rules[c] = ClassThresholds(level, least, spread, iou, slope, shift, correction)
     return rules
+
+
+def _presence(
+    alone: Sequence[Tensor], without: Sequence[Tensor], single: str
+) -> tuple[float, float]:
+    """The presence threshold of a class and its spread, from logits of held-out images."""
+    if not alone:
+        return -math.inf, 1.0
+    scores = [presence_score(logits) for logits in alone]
+    ground = mean(float(logits.median()) for logits in alone)
+    least, spread = presence_threshold(scores, ground)
+    if single:
+        below = THING_BELOW if single == "thing" else TEXTURE_BELOW
+        least = mean(scores) - below * (mean(scores) - ground)
+    if without:
+        lowest, highest = (mean(scores) - below * spread for below in GIVEN_BETWEEN)
+        lowest = least if single else lowest
+        given = [presence_score(logits) for logits in without]
+        least = above_given(scores, given, lowest, max(lowest, highest))
+    return least, spread
 
 
 def _logit(share: float) -> float:
@@ -217,20 +231,6 @@ def _iou(inside: Tensor, target: Tensor) -> float:
     return float((counted & marked).sum() / (counted | marked).sum().clamp_min(1))
 
 
-def surroundings_score(logits: Tensor, ids: Tensor, class_id: int) -> float | None:
-    """Score what surrounds a class; None where too little does."""
-    radius = max(1, round(FAR * max(ids.shape)))
-    marked = (ids == class_id).float()[None, None]
-    for side in (0, 1):  # a square grows by one axis after the other
-        window = (2 * radius + 1, 1) if side == 0 else (1, 2 * radius + 1)
-        padding = (radius, 0) if side == 0 else (0, radius)
-        marked = torch.nn.functional.max_pool2d(marked, window, 1, padding)
-    far = (marked[0, 0] == 0) & (ids != 255)
-    if float(far.float().mean()) < LEAST:
-        return None
-    return presence_score(logits[far])
-
-
 def left_out_iou(
     predictor: Predictor, others: Sequence[Support], left_out: Sequence[Support]
 ) -> float:
@@ -241,6 +241,6 @@ def left_out_iou(
     for class_id, shots in features.items():
         for support in left_out:
             if shots and support.shows(class_id):
-                logits, ids = predictor.fitted_logits(support.sample, {class_id: shots})
-                scores.append(_iou(logits[0] > 0, target_of(ids, class_id)))
+                answer = predictor.fitted_logits(support.sample, {class_id: shots})
+                scores.append(_iou(answer.logits[0] > 0, target_of(answer.ids, class_id)))
     return mean(scores) if scores else 0.0

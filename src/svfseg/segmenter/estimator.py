@@ -17,12 +17,13 @@ from svfseg.segmenter.adaptation import AdaptationResult
 from svfseg.segmenter.base import BaseModel, load_base
 from svfseg.segmenter.calibration import ClassThresholds
 from svfseg.segmenter.events import TuningReport, ignore
-from svfseg.segmenter.fitting import Tuning, as_supports, fit_task
+from svfseg.segmenter.fitting import Tuning, fit_task
 from svfseg.segmenter.inference import ClassMaps, Predictor
 from svfseg.segmenter.learning import Learned
 from svfseg.segmenter.parameters import Parametrized, as_list, check_parameters, is_list
 from svfseg.segmenter.results import Segmentation, mean_iou, segment, without_absent
 from svfseg.segmenter.speed import affordable_size
+from svfseg.segmenter.supports import as_supports
 from svfseg.segmenter.task_file import (
     TaskFile,
     read_task,
@@ -313,7 +314,8 @@ class FewShotSegmenter(Parametrized):
             "rules": [self.thresholds_[i].to_plain() for i in sorted(self.thresholds_)],
         }
         decoder = self.predictor_.decoder
-        return save_task(Path(path), metadata, self.features_, self.adaptation_, decoder)
+        features = {**self.features_, 0: self.predictor_.negatives}
+        return save_task(Path(path), metadata, features, self.adaptation_, decoder)
 
     @classmethod
     def load(cls, path: str | Path, model: str | Path | None = None, device: str = "auto") -> Self:
@@ -350,12 +352,14 @@ class FewShotSegmenter(Parametrized):
         if task.metadata["format"] == 1 and isinstance(head, ComparingHead):
             head = head.as_in_format_1()
         decoder = restore_decoder(path, task, head)
-        self.features_ = {
+        features = {
             class_id: [
                 head.support_features({n: t.to(device) for n, t in shot.items()}) for shot in shots
             ]
             for class_id, shots in task.features.items()
         }
+        negatives = tuple(features.pop(0, ()))
+        self.features_ = features
         self.thresholds_ = {
             i: ClassThresholds.from_plain(rule)
             for i, rule in enumerate(task.metadata["rules"], start=1)
@@ -366,6 +370,7 @@ class FewShotSegmenter(Parametrized):
             self._make_predictor(head, task.metadata["size"]),
             decoder=None if decoder is None else decoder.to(device),
             share=task.metadata.get("share", 1.0),
+            negatives=negatives,
         )
         self.learned_ = Learned(decoder, self.predictor_.share)
 

@@ -34,8 +34,9 @@ def export(
 ) -> dict[str, float]:
     """Write a fitted segmenter as one graph with an example, and check both.
 
-    query.onnx gives the logits of all classes for an image that is fitted and filled up: the
-    network, the supports and what was fitted to them are in it. task.json holds how images are
+    query.onnx gives the logits of all classes for an image that is fitted and filled up, and where
+    a decoder was fitted also those of the comparison alone, which judge presence: the network, the
+    supports and what was fitted to them are in it. task.json holds how images are
     fitted and how logits become masks; example.py does both with onnxruntime, numpy and Pillow
     alone.
 
@@ -62,16 +63,14 @@ def export(
         predictor,
         head=frozen_copy(predictor.head).to("cpu"),  # the head may be shared
         decoder=copy.deepcopy(predictor.decoder),
+        negatives=tuple(map(_on_cpu, predictor.negatives)),
         device="cpu",
     )
     if isinstance(predictor.head, ComparingHead) and predictor.head.stretched:
         raise InputError("a task of format 1 cannot be exported any more: fit it again")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    shots = [
-        [type(shot)(*(tensor.cpu() for tensor in shot)) for shot in own]
-        for own in segmenter.features_.values()
-    ]
+    shots = [list(map(_on_cpu, own)) for own in segmenter.features_.values()]
     answer = _Answer(predictor, shots).eval()
     any_shape = predictor.head.any_shape
     images = _fitted(predictor, [0, 64, -32] if any_shape else [0, 0, 0])
@@ -111,16 +110,26 @@ def export(
     return differences
 
 
+def _on_cpu(features: Any) -> Any:
+    return type(features)(*(tensor.cpu() for tensor in features))
+
+
 class _Answer(nn.Module):
-    """Image (1, 3, height, width) -> logits (classes, height, width)."""
+    """Image (1, 3, height, width) -> logits (classes, height, width), fitted and alone."""
 
     def __init__(self, predictor: Predictor, shots: Sequence[Sequence[Any]]) -> None:
         super().__init__()
         self.predictor, self.shots = predictor, list(shots)
 
-    def forward(self, image: Tensor) -> Tensor:
+    @property
+    def outputs(self) -> list[str]:
+        """Name what it gives; without a decoder both are one."""
+        return ["logits"] if self.predictor.decoder is None else ["logits", "alone"]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Answer one fitted image."""
-        return self.predictor.logits(image, self.shots)[1][0]
+        answer = self.predictor.logits(image, self.shots)
+        return (answer.logits[0], answer.alone[0])[: len(self.outputs)]
 
 
 def _fitted(predictor: Predictor, larger: Sequence[int]) -> list[Tensor]:
@@ -147,29 +156,33 @@ def _write(module: _Answer, example: Tensor, path: Path, any_shape: bool) -> Non
             f"exporting needs the package {error.name}: pip install 'svfseg[export]'"
         ) from error
     head = type(module.predictor.head).__name__
-    axes = {"image": {2: "height", 3: "width"}, "logits": {1: "height", 2: "width"}}
+    sides = {1: "height", 2: "width"}
+    axes = {"image": {2: "height", 3: "width"}, **dict.fromkeys(module.outputs, sides)}
     with replace_file(path) as fresh, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-            module, (example,), str(fresh), input_names=["image"], output_names=["logits"],
+            module, (example,), str(fresh), input_names=["image"],
+            output_names=module.outputs,
             dynamic_axes=axes if any_shape else None, dynamo=False, opset_version=17,
         )  # fmt: skip
         except torch.onnx.errors.OnnxExporterError as error:
             raise InputError(f"{head} cannot be exported: {str(error).splitlines()[0]}") from error
 
 
-def _run(path: Path, image: Tensor) -> Array:
+def _run(path: Path, image: Tensor) -> list[Array]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"image": image.numpy()})
-    return np.asarray(logits)
+    return [np.asarray(logits) for logits in session.run(None, {"image": image.numpy()})]
 
 
-def _difference(theirs: Array, ours: Tensor) -> float:
+def _difference(theirs: Sequence[Array], ours: Sequence[Tensor]) -> float:
     """Largest difference in probability."""
-    return float((torch.from_numpy(np.array(theirs)).sigmoid() - ours.sigmoid()).abs().max())
+    return max(
+        float((torch.from_numpy(np.array(a)).sigmoid() - b.sigmoid()).abs().max())
+        for a, b in zip(theirs, ours, strict=True)
+    )
 
 
 def _write_task(segmenter: FewShotSegmenter, predictor: Predictor, out: Path) -> None:
@@ -234,7 +247,7 @@ def _quantize(out: Path, images: Sequence[Tensor]) -> None:
     prepared.unlink()
 
 
-def _to_openvino(out: Path, images: Sequence[Tensor]) -> list[Array]:
+def _to_openvino(out: Path, images: Sequence[Tensor]) -> list[list[Array]]:
     try:
         import openvino
     except ImportError as error:
@@ -242,4 +255,4 @@ def _to_openvino(out: Path, images: Sequence[Tensor]) -> list[Array]:
     model = openvino.convert_model(str(out / "query.onnx"))
     openvino.save_model(model, str(out / "query.xml"), compress_to_fp16=False)
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return [np.asarray(next(iter(compiled([image.numpy()]).values()))) for image in images]
+    return [list(map(np.asarray, compiled([image.numpy()]).values())) for image in images]

@@ -1,11 +1,9 @@
 """Fit a model to the supports of a task, from marked images to thresholds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from svfseg.data.images import fingerprint
-from svfseg.data.index import Sample
 from svfseg.errors import InputError
 from svfseg.models import Head
 from svfseg.models.head import ComparingHead
@@ -14,8 +12,8 @@ from svfseg.segmenter.advice import advise
 from svfseg.segmenter.calibration import ClassThresholds, calibrate, hold_out, left_out_iou
 from svfseg.segmenter.events import TuningReport
 from svfseg.segmenter.inference import Predictor, by_class, thinned
-from svfseg.segmenter.learning import Learned, judged_supports, learn
-from svfseg.segmenter.tiling import marked_windows
+from svfseg.segmenter.learning import Learned, learn
+from svfseg.segmenter.supports import is_one_thing, judged_supports
 
 
 class Tuning(NamedTuple):
@@ -45,27 +43,6 @@ class TaskFit:
     adaptation: AdaptationResult | None
     learned: Learned
     advice: tuple[str, ...]
-
-
-def as_supports(samples: Sequence[Sample], tile: bool, size: int, overlap: float) -> list[Support]:
-    """Make supports of marked images, in an order that does not depend on theirs.
-
-    Images that were given twice with the same marks count once; an image with several sets of
-    marks is one group, as it must not judge itself.
-
-    Args:
-        samples: images and masks of ids.
-        tile: whether images are cut into windows.
-        size: side of the windows.
-        overlap: smallest share that neighbouring windows have in common.
-    """
-    unique = {(fingerprint(s.image), fingerprint(s.mask)): s for s in samples}
-    groups = {image: group for group, image in enumerate(sorted({image for image, _ in unique}))}
-    return [
-        Support(part, groups[image])
-        for (image, _), sample in sorted(unique.items(), key=lambda item: item[0])
-        for part in (marked_windows(sample, size, overlap) if tile else [sample])
-    ]
 
 
 def fit_task(
@@ -107,11 +84,13 @@ def fit_task(
             )
     judged = judged_supports(supports, class_ids)
     seen = encoded if judged is supports else encode(judged)
+    negatives = _negatives(predictor, supports, class_ids)
+    predictor = replace(predictor, negatives=_all(negatives))
     learned = Learned()
     if seconds > 0 and isinstance(head, ComparingHead):
         learned = learn(
-            head, supports, class_ids, encode, predictor.size, seconds, seed, predictor.device,
-            report,
+            head, supports, class_ids, encode, negatives, predictor.size, seconds, seed,
+            predictor.device, report,
         )  # fmt: skip
     fitted = replace(predictor, decoder=learned.decoder, share=learned.share)
 
@@ -120,13 +99,38 @@ def fit_task(
 
     answers = hold_out(unseen, judged, seen, class_ids)
     without = [
-        fitted.fitted_logits(support.sample, features)[0]
-        for support, own in zip(supports, encoded, strict=True)
-        if not own
+        replace(
+            predictor,
+            negatives=_all({g: own for g, own in negatives.items() if g != support.group}),
+        )
+        .fitted_logits(support.sample, features)
+        .alone
+        for support in supports
+        if support.group in negatives
     ]
-    thresholds = calibrate(answers, without, class_ids, threshold, judged is not supports)
+    single = ""
+    if judged is not supports:
+        single = "thing" if is_one_thing(supports, class_ids) else "texture"
+    thresholds = calibrate(answers, without, class_ids, threshold, single)
     advice = advise(predictor, supports, encoded, names, thresholds, answers, seconds > 0)
     return TaskFit(fitted, features, thresholds, adaptation, learned, tuple(advice))
+
+
+def _negatives(
+    predictor: Predictor, supports: Sequence[Support], class_ids: Sequence[int]
+) -> dict[int, list[Any]]:
+    """Group of an image that shows no class -> the features of its parts."""
+    showing = {s.group for s in supports if any(s.shows(c) for c in class_ids)}
+    without = [s for s in supports if s.group not in showing]
+    encoded = predictor.encode_negatives([s.sample for s in without])
+    groups: dict[int, list[Any]] = {s.group: [] for s in without}
+    for support, features in zip(without, encoded, strict=False):
+        groups[support.group].append(features)
+    return groups
+
+
+def _all(negatives: Mapping[int, Sequence[Any]]) -> tuple[Any, ...]:
+    return tuple(each for own in negatives.values() for each in own)
 
 
 def _tuned(

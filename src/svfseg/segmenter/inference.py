@@ -17,6 +17,35 @@ from svfseg.models.refine import guided_filter
 from svfseg.segmenter.resizing import Fitted, at_original, fit_image, fit_mask
 
 
+class Answer(NamedTuple):
+    """What a model says of fitted images of one shape.
+
+    Attributes:
+        queries: the features of each image.
+        logits: (batch, classes, height, width), relative to the background's.
+        alone: the same by the comparison with the supports alone, without a decoder: it tells
+            best whether a class is there at all.
+    """
+
+    queries: list[Any]
+    logits: Tensor
+    alone: Tensor
+
+
+class FittedAnswer(NamedTuple):
+    """What a model says of one marked image as the network sees it, where the image fills it.
+
+    Attributes:
+        logits: (classes, height, width), on the CPU.
+        alone: the same, see `Answer`.
+        ids: (height, width), the marks.
+    """
+
+    logits: Tensor
+    alone: Tensor
+    ids: Tensor
+
+
 class ClassMaps(NamedTuple):
     """What a model says of an image for each class.
 
@@ -53,6 +82,7 @@ class Predictor:
         decoder: what was fitted to the supports, for a `ComparingHead`; None answers by the
             head alone.
         share: how far the decoder is trusted, 0 to 1.
+        negatives: features of images that show no class, for a `ComparingHead`.
     """
 
     head: Head
@@ -61,6 +91,7 @@ class Predictor:
     batch: int = 4
     decoder: Decoder | None = None
     share: float = 1.0
+    negatives: tuple[Any, ...] = ()
 
     def fit(self, image: Array) -> Fitted:
         """Fit an image (height, width, 3) to the network."""
@@ -83,6 +114,21 @@ class Predictor:
             on_device = [mask.to(self.device) for mask in masks.values()]
             features = self.head.encode(image, on_device, query=False)[1]
             encoded.append(dict(zip(masks, map(rounded, features), strict=True)))
+        return encoded
+
+    @torch.inference_mode()
+    def encode_negatives(self, samples: Sequence[Sample]) -> list[Any]:
+        """Compute the features of images that show no class; none where the head has no use."""
+        head = self.head
+        if not isinstance(head, ComparingHead):
+            return []
+        count = max(2, NEGATIVE_DIRECTIONS // max(1, len(samples)))
+        encoded = []
+        for sample in samples:
+            ids = fit_mask(to_ids(sample.mask), self.size, self.head.any_shape).to(self.device)
+            image = self.fit(sample.image).image[None].to(self.device)
+            (features,) = self.head.encode(image, [ids], query=False)[1]
+            encoded.append(rounded(head.thin(head.without_class(features), count)))
         return encoded
 
     @torch.inference_mode()
@@ -112,13 +158,13 @@ class Predictor:
     ) -> list[ClassMaps]:
         """Answer images of one fitted shape; ``sizes`` are their own heights and widths."""
         images = torch.stack([each.image for each in fitted]).to(self.device)
-        queries, logits = self.logits(images, classes)
+        queries, logits, alone = self.logits(images, classes)
         size = (images.shape[-2], images.shape[-1])
         results = []
-        for query, each, own, logit in zip(
-            queries, fitted, sizes, logits.float().cpu(), strict=True
+        for query, each, own, logit, compared in zip(
+            queries, fitted, sizes, logits.float().cpu(), alone.float().cpu(), strict=True
         ):
-            filled = logit[:, : each.height, : each.width]
+            filled = compared[:, : each.height, : each.width]
             presence = tuple(
                 self._presence(query, shots, part, size)
                 for shots, part in zip(classes, filled, strict=True)
@@ -135,28 +181,23 @@ class Predictor:
         return self.head.presence(query, shots, logit.sigmoid(), size)
 
     @torch.inference_mode()
-    def fitted_logits(self, sample: Sample, supports: SupportFeatures) -> tuple[Tensor, Tensor]:
-        """Compute the logits of one image as the network sees it, and its ids alike.
-
-        Returns:
-            (classes, height, width) and (height, width), of the part that the image fills.
-        """
+    def fitted_logits(self, sample: Sample, supports: SupportFeatures) -> FittedAnswer:
+        """Compute the logits of one marked image as the network sees it."""
         fitted = self.fit(sample.image)
-        _, logits = self.logits(fitted.image[None].to(self.device), list(supports.values()))
+        answer = self.logits(fitted.image[None].to(self.device), list(supports.values()))
         ids = fit_mask(to_ids(sample.mask), self.size, self.head.any_shape)
         filled = (slice(0, fitted.height), slice(0, fitted.width))
-        return logits[0][(slice(None), *filled)].float().cpu(), ids[filled]
+        logits, alone = (
+            each[0][(slice(None), *filled)].float().cpu() for each in (answer.logits, answer.alone)
+        )
+        return FittedAnswer(logits, alone, ids[filled])
 
-    def logits(self, images: Tensor, classes: list[Sequence[Any]]) -> tuple[list[Any], Tensor]:
+    def logits(self, images: Tensor, classes: list[Sequence[Any]]) -> Answer:
         """Compute the logits of fitted images of one shape.
 
         Args:
             images: (batch, 3, height, width), RGB in 0 to 255, filled up.
             classes: features of the supports of each class.
-
-        Returns:
-            The features of each image, and (batch, classes, height, width), relative to the
-            background's.
         """
         head, size = self.head, (images.shape[-2], images.shape[-1])
         if not isinstance(head, ComparingHead):
@@ -165,16 +206,20 @@ class Predictor:
             repeated = [query for query in queries for _ in classes]
             both = head.decode(repeated, classes * len(queries), size)
             difference = both[:, 1] - both[:, 0]
-            return queries, difference.reshape(len(queries), len(classes), *size)
+            difference = difference.reshape(len(queries), len(classes), *size)
+            return Answer(queries, difference, difference)
         stages = head.backbone(images)
         queries = [head.query([stage[i : i + 1] for stage in stages]) for i in range(len(images))]
         maps = torch.stack([
-            torch.cat([head.compare(query, shots) for shots in classes]) for query in queries
+            torch.cat([head.compare(query, [*shots, *self.negatives]) for shots in classes])
+            for query in queries
         ])  # fmt: skip
         difference = guided_filter(enlarged(maps, head.lattice, size), images / 255)
+        alone = head.scale() * difference
         if self.decoder is None:
-            return queries, head.scale() * difference
-        return queries, self.decoder.logits(self.decoder(stages, maps), difference, self.share)
+            return Answer(queries, alone, alone)
+        logits = self.decoder.logits(self.decoder(stages, maps), difference, self.share)
+        return Answer(queries, logits, alone)
 
 
 # The highest logits of an image tell whether a class is there: this share of its pixels.
@@ -189,8 +234,9 @@ def presence_score(logits: Tensor) -> float:
 
 
 # Directions of a class over all its supports, inside and outside each; the most for all classes
-# together, so that a task file stays below a megabyte; and the fewest of one support.
-DIRECTIONS, TOGETHER, FEWEST = 192, 384, 4
+# together, so that a task file stays below a megabyte; the fewest of one support; and those of all
+# images without a class.
+DIRECTIONS, TOGETHER, FEWEST, NEGATIVE_DIRECTIONS = 192, 384, 4, 96
 
 
 def thinned(

@@ -6,15 +6,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svfseg.data.images import Array
-from svfseg.data.index import Sample
 from svfseg.errors import InputError
 from svfseg.models import Head
 from svfseg.models.decoder import Decoder, enlarged
@@ -22,6 +20,7 @@ from svfseg.models.refine import guided_filter
 from svfseg.segmenter.adaptation import Support
 from svfseg.segmenter.bank import Bank
 from svfseg.segmenter.events import TuningReport, TuningStep, ignore
+from svfseg.segmenter.supports import is_one_thing, judged_supports
 from svfseg.segmenter.thresholds import best_threshold
 
 logger = logging.getLogger(__name__)
@@ -34,12 +33,24 @@ BATCH = 4
 VIEWS = 160
 LR, WARMUP, DECAY, CLIP = 2e-3, 20, 1e-4, 1.0
 FOLDS = 2
-# What more trust must gain on held-out supports, in log-odds of the IoU; chosen on half of the
-# tasks, see docs/own-data.md.
-MARGIN = 0.35
-# A single support is held out by halves, which tell less: of a thing that the comparison finds in
-# the same picture, the decoder would learn the picture.
-SINGLE_MOST, SINGLE_MARGIN = 0.7, 0.2
+
+
+class TrustRule(NamedTuple):
+    """When the decoder is trusted more.
+
+    Attributes:
+        margin: what more trust must gain on held-out supports, in log-odds of the IoU.
+        most: IoU of the comparison alone up to which it may be trusted at all.
+    """
+
+    margin: float
+    most: float = 1.0
+
+
+# Chosen on half of the tasks, see docs/own-data.md. A single support is held out by halves. Those
+# of a texture or a crowd are different pieces of it; those of one thing tell less: where the
+# comparison already finds so much of the other half, the decoder would learn the picture.
+MANY, ONE_TEXTURE, ONE_THING = TrustRule(0.35), TrustRule(0.2), TrustRule(0.2, 0.5)
 # Shares of the time for choosing and for the training that is kept.
 _CHOOSING, _KEEPING = 0.55, 0.35
 
@@ -69,7 +80,8 @@ Encode = Callable[[Sequence[Support]], Sequence[Mapping[int, Any]]]
 
 def learn(
     head: Head, supports: Sequence[Support], class_ids: Sequence[int], encode: Encode,
-    size: int, seconds: float, seed: int, device: str, report: TuningReport = ignore,
+    negatives: Mapping[int, Sequence[Any]], size: int, seconds: float, seed: int, device: str,
+    report: TuningReport = ignore,
 ) -> Learned:  # fmt: skip
     """Fit a decoder to the supports of a `ComparingHead`.
 
@@ -82,6 +94,7 @@ def learn(
         supports: with the classes, or without any of them.
         class_ids: the classes.
         encode: features of supports by class id.
+        negatives: group of a support that shows no class -> its features.
         size: longer side to which images are fitted.
         seconds: time that it may take; where it runs out, a training ends early.
         seed: seed of all choices.
@@ -96,9 +109,12 @@ def learn(
     showing = sorted({s.group for s in supports if any(s.shows(c) for c in class_ids)})
     is_single = len(showing) == 1
     judged = judged_supports(supports, class_ids)
-    bank = Bank(head, judged, encode(judged), class_ids, size, VIEWS, seed, device)
+    bank = Bank(head, judged, encode(judged), negatives, class_ids, size, VIEWS, seed, device)
     try:
-        chosen = _choose(bank, is_single, seed, start + _CHOOSING * seconds, clock)
+        rule = MANY
+        if is_single:
+            rule = ONE_THING if is_one_thing(supports, class_ids) else ONE_TEXTURE
+        chosen = _choose(bank, rule, seed, start + _CHOOSING * seconds, clock)
     except KeyboardInterrupt:
         logger.warning("stopped: answering by the comparison alone")
         return Learned()
@@ -107,7 +123,7 @@ def learn(
     try:
         if is_single:
             own = encode(supports)
-            bank = Bank(head, supports, own, class_ids, size, VIEWS, seed, device)
+            bank = Bank(head, supports, own, negatives, class_ids, size, VIEWS, seed, device)
         groups = {support.group for support in supports}
         until = max(time.monotonic(), start + (_CHOOSING + _KEEPING) * seconds)
         decoder, steps = train_decoder(bank, groups, STEPS, seed, until, clock)
@@ -130,7 +146,7 @@ class _Clock:
         self.report(TuningStep(self.done, max(self.done, self.expected), loss))
 
 
-def _choose(bank: Bank, is_single: bool, seed: int, until: float, clock: _Clock) -> Learned:
+def _choose(bank: Bank, rule: TrustRule, seed: int, until: float, clock: _Clock) -> Learned:
     """Choose the share on held-out supports; the decoder itself is not there yet."""
     showing = sorted({
         s.group for s, features in zip(bank.supports, bank.features, strict=True) if features
@@ -153,10 +169,10 @@ def _choose(bank: Bank, is_single: bool, seed: int, until: float, clock: _Clock)
     if not answers:
         return Learned()
     scores = {share: _score(answers, share) for share in SHARES}
-    best, margin = SHARES[0], SINGLE_MARGIN if is_single else MARGIN
-    if not is_single or scores[best] <= SINGLE_MOST:
+    best = SHARES[0]
+    if scores[best] <= rule.most:
         for share in SHARES[1:]:
-            if _log_odds(scores[share]) - _log_odds(scores[best]) >= margin:
+            if _log_odds(scores[share]) - _log_odds(scores[best]) >= rule.margin:
                 best = share
     return Learned(None, best, left_out if best else {}, scores)
 
@@ -204,7 +220,7 @@ def _held_out(bank: Bank, decoder: Decoder, index: int, groups: Collection[int])
             torch.where(truth == 255, 255, (truth == class_id).to(torch.uint8)),
         )
         for number, class_id in enumerate(bank.class_ids)
-        if bool((truth == class_id).any()) and bank.shots(class_id, groups)
+        if bool((truth == class_id).any()) and bank.shows(class_id, groups)
     ]
 
 
@@ -298,35 +314,3 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
     sums = (0, 2, 3)
     dice = (2 * (shares * marked).sum(sums) + 1) / (shares.sum(sums) + marked.sum(sums) + 1)
     return entropy + (1 - dice).mean()
-
-
-def judged_supports(supports: Sequence[Support], class_ids: Sequence[int]) -> Sequence[Support]:
-    """Give supports that can be held out: where one image alone shows classes, its halves.
-
-    It is cut through the middle of what is marked.
-    """
-    if len({s.group for s in supports if any(s.shows(c) for c in class_ids)}) != 1:
-        return supports
-    parts: list[Support] = []
-    free = max(support.group for support in supports) + 1
-    for support in supports:
-        marked = np.isin(support.sample.mask, list(class_ids))
-        if not marked.any():
-            parts.append(support)
-            continue
-        rows, columns = np.nonzero(marked)
-        if np.ptp(rows) > np.ptp(columns):
-            middle = int(np.median(rows))
-            cuts = [(slice(0, middle), slice(None)), (slice(middle, None), slice(None))]
-        else:
-            middle = int(np.median(columns))
-            cuts = [(slice(None), slice(0, middle)), (slice(None), slice(middle, None))]
-        for number, cut in enumerate(cuts):
-            image, mask = support.sample.image[cut], support.sample.mask[cut]
-            if mask.size:
-                parts.append(Support(Sample(_own(image), _own(mask)), free + number))
-    return parts
-
-
-def _own(part: Array) -> Array:
-    return np.ascontiguousarray(part)

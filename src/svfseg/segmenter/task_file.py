@@ -81,7 +81,8 @@ def save_task(
     Args:
         path: path of the file.
         metadata: plain data.
-        features: class id -> the features of its supports (named tuples of tensors).
+        features: class id -> the features of its supports (named tuples of tensors); 0 -> those
+            of images that show no class.
         adaptation: what was tuned.
         decoder: what was fitted to the supports.
 

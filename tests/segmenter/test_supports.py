@@ -1,0 +1,51 @@
+"""Supports: their halves, and whether a class is one thing or a texture."""
+
+import numpy as np
+import pytest
+
+from svfseg.data.index import Sample
+from svfseg.segmenter.adaptation import Support
+from svfseg.segmenter.supports import is_one_thing, judged_supports
+
+SIDE = 300
+
+
+def marked(kind: str) -> Support:
+    """A mask of one kind."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    masks = {
+        "disc": (rows - 150) ** 2 + (columns - 120) ** 2 < 80**2,
+        "two boxes": (np.abs(rows - 150) < 60) & (np.abs(columns % 150 - 75) < 50),
+        "crack": np.abs(rows - columns) < 4,
+        "membrane": (rows % 30 < 6) | (columns % 30 < 6),
+        "crowd": (rows % 75 - 37) ** 2 + (columns % 75 - 37) ** 2 < 20**2,
+        "disc with specks": ((rows - 150) ** 2 + (columns - 120) ** 2 < 80**2)
+        | ((rows % 100 < 6) & (columns % 100 < 6)),
+        "nothing": rows < 0,
+    }
+    mask = masks[kind].astype(np.uint8)
+    return Support(Sample(np.zeros((SIDE, SIDE, 3), np.uint8), mask), 0)
+
+
+@pytest.mark.parametrize("kind", ["disc", "two boxes", "disc with specks", "nothing"])
+def test_compact_things_are_things(kind: str) -> None:
+    assert is_one_thing([marked(kind)], [1])
+    assert is_one_thing([marked(kind), marked("disc")], [1])
+
+
+@pytest.mark.parametrize("kind", ["crack", "membrane", "crowd"])
+def test_textures_and_crowds_are_none(kind: str) -> None:
+    """At any resolution of the image."""
+    support = marked(kind)
+    assert not is_one_thing([support], [1])
+    large = Sample(*(np.kron(a, np.ones((4, 4, 1)[: a.ndim], np.uint8)) for a in support.sample))
+    assert not is_one_thing([Support(large, 0)], [1])
+
+
+def test_halves_meet_in_the_middle_of_what_is_marked() -> None:
+    """Nothing is lost, and each half shows the class."""
+    parts = judged_supports([marked("disc")], [1])
+    assert len(parts) == 2
+    assert sum(part.sample.mask.size for part in parts) == SIDE * SIDE
+    assert all(part.shows(1) for part in parts)
+    assert len({part.group for part in parts}) == 2
