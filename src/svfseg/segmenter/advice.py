@@ -6,13 +6,15 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from svfseg.models.head import ComparingHead
 from svfseg.segmenter.adaptation import Support
-from svfseg.segmenter.calibration import ClassThresholds, HeldOut, target_of
-from svfseg.segmenter.inference import Predictor, presence_score
+from svfseg.segmenter.calibration import (
+    ClassThresholds,
+    HeldOut,
+    surroundings_score,
+    target_of,
+)
+from svfseg.segmenter.inference import Predictor
 from svfseg.segmenter.thresholds import best_threshold
 
 # A change that gains less IoU on held-out supports than this is not worth a word.
@@ -21,9 +23,6 @@ WORTH = 0.03
 ASKED, LARGER, LARGEST = 3, 1.5, 1280
 # Where more surroundings of a class than this count as showing it, images without it help.
 ALIKE = 0.25
-# What is further from a class than this share of the longer side is background without it, where
-# it is at least this share of the image.
-FAR, LEAST = 0.04, 0.2
 
 
 def advise(
@@ -70,7 +69,7 @@ def advise(
     beside = [
         score
         for each in answers
-        if (score := _surroundings_score(each.alone[worst - 1], each.ids, worst)) is not None
+        if (score := surroundings_score(each.alone[worst - 1], each.ids, worst)) is not None
     ]
     alike = mean(score >= rule.presence for score in beside) if beside else 0.0
     if alike > ALIKE and all(features):
@@ -104,20 +103,6 @@ def _held_out_iou(
                 maps.append(answer.logits[0].sigmoid())
                 targets.append(target_of(answer.ids, class_id))
     return _or_zero(best_threshold(maps, targets)[1])
-
-
-def _surroundings_score(logits: Tensor, ids: Tensor, class_id: int) -> float | None:
-    """Score what surrounds a class; None where too little does."""
-    radius = max(1, round(FAR * max(ids.shape)))
-    marked = (ids == class_id).float()[None, None]
-    for side in (0, 1):  # a square grows by one axis after the other
-        window = (2 * radius + 1, 1) if side == 0 else (1, 2 * radius + 1)
-        padding = (radius, 0) if side == 0 else (0, radius)
-        marked = torch.nn.functional.max_pool2d(marked, window, 1, padding)
-    far = (marked[0, 0] == 0) & (ids != 255)
-    if float(far.float().mean()) < LEAST:
-        return None
-    return presence_score(logits[far])
 
 
 def _or_zero(iou: float) -> float:

@@ -21,6 +21,11 @@ from svfseg.segmenter.thresholds import (
 
 # Held-out supports that are asked at most, evenly spread.
 MOST = 12
+# What is further from a class than this share of the longer side is background without it, where
+# it is at least this share of the image.
+FAR, LEAST = 0.04, 0.2
+# The presence threshold lies at most so far from what surrounds the class towards the class.
+BESIDE = 0.7
 # The halves of one picture are more alike than two pictures. So of a single support the presence
 # threshold lies lower: by this share of the distance from the score to the ground, of a texture or
 # of one thing. The logit of the pixel threshold of one thing is nearer to zero, the comparison's
@@ -160,8 +165,10 @@ def calibrate(
         slope, shift = scales[c]
         if single == "thing" and threshold is None:  # the same level at another logit
             shift = _logit(level) - THING_CUT * (_logit(level) - shift)
+        around = [surroundings_score(a.alone[place], a.ids, c) for a, _ in showing]
+        beside = [score for score in around if score is not None]
         alone = [a.alone[place] for a, _ in showing]
-        least, spread = _presence(alone, [logits[place] for logits in without], single)
+        least, spread = _presence(alone, beside, [logits[place] for logits in without], single)
         expected = [expected_iou(share, share > level) for share in maps]
         correction = 1.0
         if expected and mean(expected) > 0:
@@ -174,7 +181,7 @@ def calibrate(
 
 
 def _presence(
-    alone: Sequence[Tensor], without: Sequence[Tensor], single: str
+    alone: Sequence[Tensor], beside: Sequence[float], without: Sequence[Tensor], single: str
 ) -> tuple[float, float]:
     """The presence threshold of a class and its spread, from logits of held-out images."""
     if not alone:
@@ -182,6 +189,8 @@ def _presence(
     scores = [presence_score(logits) for logits in alone]
     ground = mean(float(logits.median()) for logits in alone)
     least, spread = presence_threshold(scores, ground)
+    if beside and mean(beside) < mean(scores):  # else they look alike, and tell nothing
+        least = min(least, mean(beside) + BESIDE * (mean(scores) - mean(beside)))
     if single:
         below = THING_BELOW if single == "thing" else TEXTURE_BELOW
         least = mean(scores) - below * (mean(scores) - ground)
@@ -229,6 +238,20 @@ def target_of(ids: Tensor, class_id: int) -> Tensor:
 def _iou(inside: Tensor, target: Tensor) -> float:
     marked, counted = target == 1, inside & (target != 255)
     return float((counted & marked).sum() / (counted | marked).sum().clamp_min(1))
+
+
+def surroundings_score(logits: Tensor, ids: Tensor, class_id: int) -> float | None:
+    """Score what surrounds a class; None where too little does."""
+    radius = max(1, round(FAR * max(ids.shape)))
+    marked = (ids == class_id).float()[None, None]
+    for side in (0, 1):  # a square grows by one axis after the other
+        window = (2 * radius + 1, 1) if side == 0 else (1, 2 * radius + 1)
+        padding = (radius, 0) if side == 0 else (0, radius)
+        marked = torch.nn.functional.max_pool2d(marked, window, 1, padding)
+    far = (marked[0, 0] == 0) & (ids != 255)
+    if float(far.float().mean()) < LEAST:
+        return None
+    return presence_score(logits[far])
 
 
 def left_out_iou(
