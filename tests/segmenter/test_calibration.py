@@ -142,6 +142,23 @@ def test_calibrating_on_held_out_supports() -> None:
     assert calibrate([held_out(0, 4.0)], [], [1], 0.7)[1].threshold == 0.7
 
 
+def test_surroundings_that_lie_far_below_let_it_lie_lower() -> None:
+    """What surrounds the class is only told from it where it scores lower than the class."""
+
+    def presence(level: float) -> float:
+        answers = []
+        for number in range(3):
+            answer = held_out(number, 4.0)
+            alone = answer.alone.clone()
+            alone[0][answer.ids == 0] = -6 + 0.01 * number  # the ground is the same
+            alone[0, -20:] = level  # a part of it
+            answers.append(answer._replace(alone=alone))
+        return calibrate(answers, [], [1], None)[1].presence
+
+    usual = presence(8.0)
+    assert presence(-6.0) < presence(0.0) <= usual
+
+
 def test_of_halves_the_cut_is_nearer_to_zero() -> None:
     answers = [held_out(n, 4.0)._replace(logits=held_out(n, 4.0).logits + 3) for n in range(2)]
     rules = [calibrate(answers, [], [1], None, single)[1] for single in ("", "thing")]

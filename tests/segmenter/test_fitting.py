@@ -172,3 +172,11 @@ def test_a_size_is_asked_for_in_one_way(parameters: dict[str, object], found: st
     options: dict[str, object] = {"seconds_per_image": 0.2, **parameters}
     with pytest.raises(InputError, match=found):
         FewShotSegmenter(device="cpu", **options).fit(*scene(0))  # type: ignore[arg-type]
+
+
+def test_what_was_said_is_in_the_file(tmp_path: Path) -> None:
+    """A task that is read again says the same."""
+    segmenter = quick(seconds=0.0).fit(*scene(0), ["thing"])
+    loaded = FewShotSegmenter.load(segmenter.save(tmp_path / "task.svf"), device="cpu")
+    assert loaded.advice_ == segmenter.advice_
+    assert len(loaded.advice_) == 1

@@ -311,6 +311,7 @@ class FewShotSegmenter(Parametrized):
             "size": self.predictor_.size,
             "parameters": {**parameters, "empty": self.reject_absent},
             "share": self.predictor_.share,
+            "advice": list(self.advice_),
             "rules": [self.thresholds_[i].to_plain() for i in sorted(self.thresholds_)],
         }
         decoder = self.predictor_.decoder
@@ -373,6 +374,7 @@ class FewShotSegmenter(Parametrized):
             negatives=negatives,
         )
         self.learned_ = Learned(decoder, self.predictor_.share)
+        self.advice_ = tuple(task.metadata.get("advice", ()))
 
     def _predict_maps(self, images: Sequence[Array]) -> list[ClassMaps]:
         if self.tile:

@@ -44,6 +44,7 @@ class TaskInfo(BaseModel):
     iou: dict[str, float | None] = Field(
         description="IoU on supports that were left out; with one support, on its halves."
     )
+    advice: list[str] = Field(description="What would help, in sentences, what helps most first.")
     bytes: int
     svfseg: str = Field(description="Version of svfseg that fitted it.")
 
@@ -69,6 +70,7 @@ class _StoredTask(BaseModel):
     svfseg: str
     parameters: _StoredParameters
     rules: list[_StoredThresholds]
+    advice: list[str] = []
 
 
 class _Loaded(NamedTuple):
@@ -231,6 +233,7 @@ def _describe(name: str, path: Path) -> TaskInfo:
             lr=stored.lr,
             threshold={n: one.threshold for n, one in thresholds.items()},
             iou={n: None if t.iou is None else round(t.iou, 4) for n, t in thresholds.items()},
+            advice=stored.advice,
             bytes=path.stat().st_size,
             svfseg=stored.svfseg,
         )

@@ -1,6 +1,7 @@
 """The long jobs of the page, one at a time: learning, and predicting all images."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ class Job(TypedDict, total=False):
         seconds: how long it took, once it has ended.
         stopped: whether a person stopped it.
         error: why it failed, one line.
+        found: what learning found: the IoU on left-out examples, and what would help most.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Job(TypedDict, total=False):
     seconds: float
     stopped: bool
     error: str
+    found: list[str]
 
 
 class _StoppedError(Exception):
@@ -105,6 +108,7 @@ class Worker:
             segmenter.fit(images, masks, classes, self._report_step)
             self.project.save_task(segmenter)
             self.segmenter = segmenter
+            self.job["found"] = _found(segmenter)
             self._predict(segmenter, self._open_images())
 
         self._start("learning", work)
@@ -192,3 +196,13 @@ class Worker:
                 (result,) = segmenter.iter_predict([as_image(self.project.path(name))])
                 self.project.save_result(name, result)
             self.job["done"] = number
+
+
+def _found(segmenter: FewShotSegmenter) -> list[str]:
+    """Say what learning found, in sentences."""
+    lines = [
+        f"{segmenter.classes_[i - 1]}: IoU {100 * rule.iou:.0f} % on examples that were left out"
+        for i, rule in segmenter.thresholds_.items()
+        if len(segmenter.features_[i]) > 1 and not math.isnan(rule.iou)
+    ]
+    return lines + [f"What would help most: {line}" for line in segmenter.advice_[:1]]

@@ -25,6 +25,7 @@ let saveTimer = 0;
 let pollTimer = 0;
 let lost = false;
 let reported = Date.now() / 1000; // errors of jobs that began before were displayed already
+let told = Date.now() / 1000; // when the job began whose findings were shown last
 
 const editor = new Editor($("stage"), { changed: onPainted, grow: growRegion });
 
@@ -73,6 +74,10 @@ async function poll() {
     if (!job.running && job.error && job.began > reported) {
       reported = job.began;
       say(job.error);
+    }
+    if (job.found && job.began > told) {
+      told = job.began;
+      job.found.forEach(say);
     }
   }
   pollTimer = setTimeout(poll, job.running ? BUSY_POLL : IDLE_POLL);
