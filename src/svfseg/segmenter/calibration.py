@@ -30,7 +30,7 @@ BESIDE = 0.7
 # threshold lies lower: by this share of the distance from the score to the ground, of a texture or
 # of one thing. The logit of the pixel threshold of one thing is nearer to zero, the comparison's
 # own. Chosen on half of the tasks, see docs/own-data.md.
-TEXTURE_BELOW, THING_BELOW, THING_CUT = 0.25, 0.45, 0.2
+TEXTURE_BELOW, THING_BELOW, THING_CUT = 0.3, 0.55, 0.2
 # With images without the class the presence threshold lies between so many spreads below images
 # with it.
 GIVEN_BETWEEN = (1.5, 0.7)

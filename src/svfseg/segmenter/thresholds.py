@@ -9,7 +9,7 @@ from torch import Tensor
 
 THRESHOLDS = (0.01, 0.02, 0.05, *(round(0.1 + 0.05 * i, 2) for i in range(17)))
 # See `presence_threshold`; chosen on half of the tasks, see docs/own-data.md.
-BELOW, PRIOR, TYPICAL = 1.2, 4, 0.18
+BELOW, PRIOR, TYPICAL = 1.4, 4, 0.18
 # See `above_given`: how far it lies from the mean without the class towards that with it.
 GIVEN = 0.3
 # Pixels that fit the probabilities at most, and steps of Newton's method.
