@@ -17,6 +17,7 @@ def marked(kind: str) -> Support:
         "disc": (rows - 150) ** 2 + (columns - 120) ** 2 < 80**2,
         "two boxes": (np.abs(rows - 150) < 60) & (np.abs(columns % 150 - 75) < 50),
         "crack": np.abs(rows - columns) < 4,
+        "hair": np.abs(rows - columns) < 1,
         "membrane": (rows % 30 < 6) | (columns % 30 < 6),
         "crowd": (rows % 75 - 37) ** 2 + (columns % 75 - 37) ** 2 < 20**2,
         "disc with specks": ((rows - 150) ** 2 + (columns - 120) ** 2 < 80**2)
@@ -33,13 +34,23 @@ def test_compact_things_are_things(kind: str) -> None:
     assert is_one_thing([marked(kind), marked("disc")], [1])
 
 
-@pytest.mark.parametrize("kind", ["crack", "membrane", "crowd"])
+@pytest.mark.parametrize("kind", ["crack", "hair", "membrane", "crowd"])
 def test_textures_and_crowds_are_none(kind: str) -> None:
     """At any resolution of the image."""
     support = marked(kind)
     assert not is_one_thing([support], [1])
     large = Sample(*(np.kron(a, np.ones((4, 4, 1)[: a.ndim], np.uint8)) for a in support.sample))
     assert not is_one_thing([Support(large, 0)], [1])
+
+
+def test_two_sets_of_marks_of_an_image_are_cut_alike() -> None:
+    """No part of the one half is in the other."""
+    first = marked("disc")
+    left = first.sample.mask.copy()
+    left[:, 120:] = 255
+    parts = judged_supports([first, Support(Sample(first.sample.image, left), 0)], [1])
+    assert len(parts) == 4
+    assert len({part.sample.mask.shape for part in parts if part.group == parts[0].group}) == 1
 
 
 def test_halves_meet_in_the_middle_of_what_is_marked() -> None:

@@ -1,5 +1,7 @@
 """Views of the supports with their features, computed once, and their comparison maps."""
 
+import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -57,6 +59,7 @@ class Bank:
         count: number of views; each support has two at least.
         seed: seed of all choices.
         device: device to compute on.
+        until: time of `time.monotonic` from which no further views are computed.
 
     Attributes:
         views: the views.
@@ -67,7 +70,7 @@ class Bank:
     def __init__(
         self, head: Head, supports: Sequence[Support], features: Sequence[Mapping[int, Any]],
         negatives: Mapping[int, Sequence[Any]], class_ids: Sequence[int],
-        size: int, count: int, seed: int, device: str,
+        size: int, count: int, seed: int, device: str, until: float = math.inf,
     ) -> None:  # fmt: skip
         self.head, self.comparing = head, comparing(head)
         self.supports, self.features, self.device = supports, features, device
@@ -81,13 +84,16 @@ class Bank:
             shown = [c for c in class_ids if supports[source].shows(c)]
             rng = np.random.default_rng((seed, 11, source, number // len(supports)))
             self.views.append(random_view(sample_, source, size, shown, rng))
-        self.stages = self._encode()
+        self.stages = self._encode(until)
+        self.views = self.views[: len(self.stages[0])]
         self.targets = torch.stack([view.mask for view in self.views]).to(device)
 
     @torch.inference_mode()
-    def _encode(self) -> list[Tensor]:
+    def _encode(self, until: float) -> list[Tensor]:
         parts: list[list[Tensor]] = []
         for at in range(0, len(self.views), _BATCH):
+            if at >= 2 * len(self.supports) and time.monotonic() > until:
+                break
             images = torch.stack([view.image for view in self.views[at : at + _BATCH]])
             stages = self.head.backbone(images.to(self.device))
             parts.append([stage.half() for stage in stages])

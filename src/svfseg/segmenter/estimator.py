@@ -299,7 +299,7 @@ class FewShotSegmenter(Parametrized):
         parameters = {
             name: value
             for name, value in self.get_params().items()
-            if name not in ("model", "device", "size", "reject_absent")
+            if name not in ("model", "device", "size", "seconds_per_image", "reject_absent")
         }
         metadata = {
             "svfseg": __version__,
@@ -336,6 +336,9 @@ class FewShotSegmenter(Parametrized):
         metadata = task.metadata
         parameters = dict(metadata["parameters"])
         parameters |= {"reject_absent": parameters.pop("empty"), "size": metadata["size"]}
+        unknown = sorted(parameters.keys() - cls().get_params().keys())
+        if unknown:
+            raise InputError(f"{path} has the unknown parameter {unknown[0]}: update svfseg")
         segmenter = cls(metadata["model"] if model is None else model, **parameters, device=device)
         base = segmenter._load_base()
         if base.fingerprint != metadata["fingerprint"]:

@@ -51,8 +51,8 @@ class TrustRule(NamedTuple):
 # of a texture or a crowd are different pieces of it; those of one thing tell less: where the
 # comparison already finds so much of the other half, the decoder would learn the picture.
 MANY, ONE_TEXTURE, ONE_THING = TrustRule(0.35), TrustRule(0.2), TrustRule(0.2, 0.5)
-# Shares of the time for choosing and for the training that is kept.
-_CHOOSING, _KEEPING = 0.55, 0.35
+# Shares of the time: for the views, for choosing with them, and for the training that is kept.
+_VIEWING, _CHOOSING, _KEEPING = 0.3, 0.55, 0.35
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,9 @@ def learn(
     showing = sorted({s.group for s in supports if any(s.shows(c) for c in class_ids)})
     is_single = len(showing) == 1
     judged = judged_supports(supports, class_ids)
-    bank = Bank(head, judged, encode(judged), negatives, class_ids, size, VIEWS, seed, device)
+    until = start + _VIEWING * seconds
+    seen = encode(judged)
+    bank = Bank(head, judged, seen, negatives, class_ids, size, VIEWS, seed, device, until)
     try:
         rule = MANY
         if is_single:
@@ -123,15 +125,22 @@ def learn(
     try:
         if is_single:
             own = encode(supports)
-            bank = Bank(head, supports, own, negatives, class_ids, size, VIEWS, seed, device)
+            until = time.monotonic() + _VIEWING * seconds
+            bank = Bank(head, supports, own, negatives, class_ids, size, VIEWS, seed, device, until)
         groups = {support.group for support in supports}
         until = max(time.monotonic(), start + (_CHOOSING + _KEEPING) * seconds)
         decoder, steps = train_decoder(bank, groups, STEPS, seed, until, clock)
-    except KeyboardInterrupt:
+        if not steps:
+            raise _OutOfTimeError
+    except (KeyboardInterrupt, _OutOfTimeError):
         logger.warning("stopped: keeping the decoder that was fitted to half of the supports")
         # the last fold holds out the fewest
         decoder, steps = list(chosen.left_out.values())[-1], FOLD_STEPS
     return Learned(decoder.half().float(), chosen.share, chosen.left_out, chosen.held_out, steps)
+
+
+class _OutOfTimeError(Exception):
+    """There was no time for a single step."""
 
 
 class _Clock:
@@ -161,7 +170,10 @@ def _choose(bank: Bank, rule: TrustRule, seed: int, until: float, clock: _Clock)
         if len(folds) < 2:
             return Learned()
         share = begin + (until - begin) * (number + 1) / len(folds)
-        decoder, _ = train_decoder(bank, groups, FOLD_STEPS, seed + 1, share, clock)
+        decoder, steps = train_decoder(bank, groups, FOLD_STEPS, seed + 1, share, clock)
+        if not steps:
+            logger.warning("there was no time to fit anything: give more seconds")
+            return Learned()
         left_out |= dict.fromkeys(fold, decoder)
         for index, support in enumerate(bank.supports):
             if support.group in fold:

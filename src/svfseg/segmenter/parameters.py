@@ -67,7 +67,17 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     """
     if parameters["adapt"] is not None:
         tuning_of(parameters["adapt"])
-    for name in ("size", "batch", "steps", "threshold", "lr", "seconds", "seconds_per_image"):
+    limits = (
+        "size",
+        "batch",
+        "steps",
+        "threshold",
+        "lr",
+        "seconds",
+        "seconds_per_image",
+        "overlap",
+    )
+    for name in limits:
         value = parameters[name]
         if value is not None and not isinstance(value, numbers.Real):
             raise InputError(f"{name} is {value!r}: expected a number")
@@ -76,6 +86,11 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise InputError(f"size is {size}: expected at least 32 pixels")
     if threshold is not None and not 0 < threshold < 1:
         raise InputError(f"threshold is {threshold}: expected between 0 and 1")
+    lr = parameters["lr"]
+    if lr is not None and not 0 < lr < math.inf:
+        raise InputError(f"lr is {lr}: expected more than 0")
+    if not 0 <= parameters["overlap"] < 1:
+        raise InputError(f"overlap is {parameters['overlap']}: expected 0 to below 1")
     if parameters["batch"] < 1:
         raise InputError(f"batch is {parameters['batch']}: expected 1 or more")
     if not 0 <= parameters["seconds"] < math.inf:

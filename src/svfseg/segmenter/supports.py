@@ -46,27 +46,33 @@ def judged_supports(supports: Sequence[Support], class_ids: Sequence[int]) -> Se
         return supports
     parts: list[Support] = []
     free = max(support.group for support in supports) + 1
+    cuts: dict[str, tuple[_Cut, _Cut]] = {}
     for support in supports:
-        marked = np.isin(support.sample.mask, list(class_ids))
-        if not marked.any():
+        sample = support.sample
+        if not np.isin(sample.mask, list(class_ids)).any():
             parts.append(support)
             continue
-        rows, columns = np.nonzero(marked)
-        if np.ptp(rows) > np.ptp(columns):
-            middle = int(np.median(rows))
-            cuts = [(slice(0, middle), slice(None)), (slice(middle, None), slice(None))]
-        else:
-            middle = int(np.median(columns))
-            cuts = [(slice(None), slice(0, middle)), (slice(None), slice(middle, None))]
-        for number, cut in enumerate(cuts):
-            image, mask = support.sample.image[cut], support.sample.mask[cut]
-            if mask.size:
-                parts.append(Support(Sample(_own(image), _own(mask)), free + number))
+        image = fingerprint(sample.image)
+        if image not in cuts:  # several sets of marks of an image are cut alike
+            cuts[image] = _cuts(sample.mask, class_ids)
+        for number, cut in enumerate(cuts[image]):
+            if sample.mask[cut].size:
+                part = Sample(*map(np.ascontiguousarray, (sample.image[cut], sample.mask[cut])))
+                parts.append(Support(part, free + number))
     return parts
 
 
-def _own(part: Array) -> Array:
-    return np.ascontiguousarray(part)
+_Cut = tuple[slice, slice]
+
+
+def _cuts(mask: Array, class_ids: Sequence[int]) -> tuple[_Cut, _Cut]:
+    """Cut through the middle of what is marked, across its longer side."""
+    rows, columns = np.nonzero(np.isin(mask, list(class_ids)))
+    if np.ptp(rows) > np.ptp(columns):
+        middle = int(np.median(rows))
+        return np.s_[:middle, :], np.s_[middle:, :]
+    middle = int(np.median(columns))
+    return np.s_[:, :middle], np.s_[:, middle:]
 
 
 def is_one_thing(supports: Sequence[Support], class_ids: Sequence[int]) -> bool:
@@ -82,8 +88,11 @@ def is_one_thing(supports: Sequence[Support], class_ids: Sequence[int]) -> bool:
 def _reduced(marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     scale = min(1.0, _SIDE / max(marked.shape))
     size = (max(1, round(marked.shape[1] * scale)), max(1, round(marked.shape[0] * scale)))
-    grey = Image.fromarray(marked.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
-    return np.asarray(grey) > 127
+    image = Image.fromarray(marked.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    grey = np.asarray(image)
+    # a line thinner than a reduced pixel is nowhere more than half of one
+    inside: npt.NDArray[np.bool_] = grey > min(127, int(grey.max()) // 2)
+    return inside
 
 
 def _winding(marked: npt.NDArray[np.bool_]) -> float:

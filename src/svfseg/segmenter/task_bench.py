@@ -142,8 +142,10 @@ def draw(task: Task, shots: int, number: int, negatives: int, most: int) -> Draw
     if len(having) <= shots:
         raise InputError(f"{task.name} has {len(having)} images with the class: {shots} are shown")
     given = without[:negatives]
-    rest = [i for i in order if i not in having[:shots] and i not in given]
-    return Draw(having[:shots], given, rest[:most])
+    rest = [i for i in order if i not in having[:shots] and i not in given][:most]
+    if not set(rest) & set(having):  # one that shows it, to be scored by
+        rest = [having[shots], *rest[: most - 1]]
+    return Draw(having[:shots], given, rest)
 
 
 def measure(task: Task, choice: Draw, arm: Arm, device: str, seed: int) -> tuple[Row, list[Array]]:
@@ -237,6 +239,12 @@ def bench_masks(
         done: (task, shots, draw, arm) that are not measured again.
     """
     ways = arms(seconds)
+    for name, value, least in (
+        ("draws", draws, 1), ("queries", queries, 1), ("negatives", negatives, 0),
+        ("shots", min(shots, default=0), 1),
+    ):  # fmt: skip
+        if value < least:
+            raise InputError(f"{name} is {value}: expected {least} or more", settings=(name,))
     unknown = [name for name in names if name not in ways]
     if unknown:
         raise InputError(

@@ -2,10 +2,13 @@
 
 import io
 import json
+import math
+import numbers
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from svfseg.files import write_bytes
 from svfseg.models import Backbone, Head
 from svfseg.models.decoder import Decoder
 from svfseg.segmenter.adaptation import AdaptationResult, tunable_copy, tuning_of
+from svfseg.segmenter.calibration import ClassThresholds
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.tuning.state import has_factored, tuned_tensors
 
@@ -46,6 +50,14 @@ _KEYS = (
     "steps",
     "lr",
 )
+
+
+_RULE = {each.name for each in fields(ClassThresholds)}
+# What reading a damaged zip file of JSON and tensors raises.
+_DAMAGES = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError,
+    ValueError, safetensors.SafetensorError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,7 @@ def read_task(path: Path) -> TaskFile:
             metadata = json.loads(file.read(METADATA))
             tensors = load_tensors(file.read(FEATURES))
             decoder = load_tensors(file.read(DECODER)) if DECODER in file.namelist() else {}
-    except (zipfile.BadZipFile, KeyError, ValueError, safetensors.SafetensorError) as error:
+    except _DAMAGES as error:
         raise InputError(
             f"{path} is not a task of svfseg, or is damaged ({' '.join(str(error).split())})"
         ) from error
@@ -179,17 +191,52 @@ def read_task(path: Path) -> TaskFile:
     missing = [key for key in _KEYS if key not in metadata]
     if missing:
         raise InputError(f"{path} is damaged: {METADATA} has no {', '.join(missing)}")
+    problem = _problem(metadata)
+    if problem:
+        raise InputError(f"{path} is damaged: {METADATA} has {problem}")
     features: dict[int, list[dict[str, Tensor]]] = {}
-    for key in sorted(tensors, key=lambda k: tuple(map(int, k.split("/")[:2]))):
-        class_id, number, name = key.split("/")
+    parts = {key: key.split("/") for key in tensors}
+    if not all(len(p) == 3 and p[0].isdigit() and p[1].isdigit() for p in parts.values()):
+        raise InputError(f"{path} is damaged: {FEATURES} holds tensors of other names")
+    for key in sorted(tensors, key=lambda k: tuple(map(int, parts[k][:2]))):
+        class_id, number, name = parts[key]
         shots = features.setdefault(int(class_id), [])
         if len(shots) <= int(number):
             shots.append({})
         shots[-1][name] = tensors[key].float()
+    if sorted(features.keys() - {0}) != list(range(1, len(metadata["classes"]) + 1)):
+        raise InputError(f"{path} is damaged: {FEATURES} has features of other classes")
     weights = {name: tensor.float() for name, tensor in decoder.items()}
     return TaskFile(
         metadata, features, metadata["strategy"], metadata["steps"], metadata["lr"], weights
     )
+
+
+def _problem(metadata: Mapping[str, Any]) -> str:
+    """Say which setting cannot be one, and why; nothing where all can."""
+    classes, rules, parameters = (metadata[n] for n in ("classes", "rules", "parameters"))
+    if not isinstance(classes, list) or not classes or not all(isinstance(c, str) for c in classes):
+        return "no list of names as classes"
+    if not isinstance(parameters, dict) or "empty" not in parameters:
+        return "no parameters"
+    if not isinstance(metadata["size"], int) or metadata["size"] < 1:
+        return f"the size {metadata['size']!r}"
+    if not _is_number(metadata.get("share", 1.0)) or not 0 <= metadata.get("share", 1.0) <= 1:
+        return f"the share {metadata['share']!r}"
+    if not isinstance(rules, list) or len(rules) != len(classes):
+        return "not one rule for each class"
+    for rule in rules:
+        if not isinstance(rule, dict) or not rule.keys() <= _RULE:
+            return f"the rule {rule!r}"
+        if not all(value is None or _is_number(value) for value in rule.values()):
+            return f"the rule {rule!r}"
+        if not _is_number(rule.get("threshold")) or not rule.get("spread", 1.0):
+            return f"the rule {rule!r}"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def restore_decoder(path: Path, task: TaskFile, head: Head) -> Decoder | None:

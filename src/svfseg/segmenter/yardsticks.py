@@ -57,6 +57,10 @@ class PixelClassifier:
                 chosen = rng.choice(places, count, replace=False)
                 features.append(flat[chosen])
                 labels.append(np.full(count, label))
+        if len({*np.concatenate(labels).tolist()}) < 2:
+            raise InputError(
+                "the supports show only the class or only its surroundings: add others"
+            )
         self.model: Any
         if self.kind == "logistic":
             self.model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
