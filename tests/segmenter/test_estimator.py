@@ -238,7 +238,7 @@ def test_a_fit_that_fails_leaves_the_one_before(
 ) -> None:
     twin = copy.deepcopy(fitted)
     speck = np.zeros((3000, 3000), np.uint8)
-    speck[1511, 1511] = 1
+    speck[1505, 1505] = 1
     with pytest.raises(ValueError, match="too small"):
         twin.fit(np.zeros((3000, 3000, 3), np.uint8), speck)
     query = of(scenes)[2].image
@@ -394,6 +394,11 @@ def test_judging_in_between_changes_no_step(scenes: dict[int, list[Sample]]) -> 
     [
         ({"adapt": "prompt"}, "expected None, 'svf'"),
         ({"size": 8}, "at least 32"),
+        ({"size": 10**6}, "at most 8192"),
+        ({"seed": -1}, "seed is -1"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"overlap": 1.0}, "overlap is 1.0"),
+        ({"overlap": "a"}, "overlap is 'a'"),
         ({"threshold": 1.5}, "between 0 and 1"),
         ({"batch": 0}, "1 or more"),
         ({"steps": -1}, "0 or more"),
@@ -425,7 +430,7 @@ def test_wrong_supports(scenes: dict[int, list[Sample]]) -> None:
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             tiny().fit(images, masks, classes)
     speck = np.zeros((3000, 3000), np.uint8)
-    speck[1511, 1511] = 1
+    speck[1505, 1505] = 1
     with pytest.raises(ValueError, match="too small: it vanishes at 128 pixels"):
         tiny().fit(np.zeros((3000, 3000, 3), np.uint8), speck)
 

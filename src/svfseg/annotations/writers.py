@@ -1,5 +1,6 @@
 """Write masks in the formats of other programs."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,12 +114,22 @@ def write_labelme(folder: Path, named: Named) -> None:
             }
             for thing in things(named.mask)
         ],
-        "imagePath": str(named.image),
+        "imagePath": _seen_from(folder, named.image),
         "imageData": None,
         "imageHeight": height,
         "imageWidth": width,
     }
     write_json(folder / f"{named.image.stem}.json", content)
+
+
+def _seen_from(folder: Path, image: Path) -> str:
+    """Path of an image from a folder; its name where it lies nowhere, or on another drive."""
+    if not image.is_file():
+        return image.name
+    try:
+        return Path(os.path.relpath(image, folder)).as_posix()
+    except ValueError:
+        return str(image.resolve())
 
 
 def write_geojson(folder: Path, named: Named) -> None:

@@ -170,6 +170,8 @@ def run_fit(arguments: Sequence[str]) -> None:
     with StepProgress() as progress:
         segmenter.fit([*images, *without], [*masks, *(None for _ in without)], names, progress)
     segmenter.save(parsed.out)
+    if parsed.seconds_per_image is not None:
+        print(f"size: {segmenter.predictor_.size} pixels, by the time that an image may take")
     for line in fit_summary(segmenter):
         print(line)
     if without:

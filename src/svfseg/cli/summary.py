@@ -59,6 +59,8 @@ def _choice(learned: "Learned") -> str:
     alone, *others = learned.held_out.items()
     best = max(iou for _, iou in others)
     kept = {0.0: "the comparison alone is kept", 1.0: "the fitted decoder is kept"}
+    if best > alone[1]:
+        kept[0.0] = "too little to trust it, so the comparison alone is kept"
     return (
         f"fitted: IoU {100 * best:.0f} % on held-out supports, {100 * alone[1]:.0f} % by "
         f"comparison alone: {kept.get(learned.share, 'half of what was fitted is kept')}"

@@ -182,6 +182,8 @@ class Dense(EpisodicHead):
             return maps.reshape(3, *query.deep.shape[-2:])
         keys = torch.cat([shot.keys for shot in supports], dim=1)
         ground = torch.cat([shot.ground for shot in supports], dim=1)
+        if not ground.shape[1]:  # the supports show nothing else
+            ground = torch.zeros_like(keys[:, :1])
         return compared(query.deep[0], keys, ground)
 
     def presence(
@@ -300,4 +302,5 @@ def show(described: Tensor, mask: Tensor, lattice: Lattice) -> DenseSupport:
     """
     marked, others = positions(mask, lattice, described.shape[-2:])
     flat = described.flatten(1)
-    return DenseSupport(summed_up(flat, marked), summed_up(flat, others))
+    ground = summed_up(flat, others)
+    return DenseSupport(summed_up(flat, marked), ground if others.any() else ground[:, :0])

@@ -14,7 +14,7 @@ from svfseg.segmenter.calibration import (
     surroundings_score,
     target_of,
 )
-from svfseg.segmenter.inference import Predictor
+from svfseg.segmenter.inference import Predictor, thinned
 from svfseg.segmenter.thresholds import best_threshold
 
 # A change that gains less IoU on held-out supports than this is not worth a word.
@@ -28,7 +28,7 @@ ALIKE = 0.25
 def advise(
     predictor: Predictor, supports: Sequence[Support], features: Sequence[Mapping[int, Any]],
     names: Sequence[str], thresholds: Mapping[int, ClassThresholds], answers: Sequence[HeldOut],
-    tries: bool,
+    tries: bool, is_cut: bool,
 ) -> list[str]:  # fmt: skip
     """Say in sentences what would help the class that does worst, what helps most first.
 
@@ -42,12 +42,17 @@ def advise(
         thresholds: class id -> how its logits become a mask.
         answers: what `svfseg.segmenter.calibration.hold_out` gave.
         tries: whether to ask held-out supports anew: from one other support, and at a larger size.
+        is_cut: whether the time ended before what is fitted was done.
     """
+    time = ["give more seconds: the time was over before fitting was done"] if is_cut else []
     worst = min(thresholds, key=lambda c: _or_zero(thresholds[c].iou))
     name, rule = names[worst - 1], thresholds[worst]
     groups = {s.group for s, own in zip(supports, features, strict=True) if worst in own}
     if len(groups) < 2:
-        return [f"mark {name} in a second image: a single one does not tell how it does in others"]
+        return [
+            *time,
+            f"mark {name} in a second image: a single one does not tell how it does in others",
+        ]
     gains: list[tuple[float, str]] = []
     if tries and isinstance(predictor.head, ComparingHead):
         usual = _held_out_iou(predictor, supports, features, worst, len(groups))
@@ -56,23 +61,23 @@ def advise(
             # the gain of one more falls with the number that there are
             rise = (usual - fewer) / math.log(len(groups) - 1) * math.log(1 + 1 / len(groups))
             seen = f"{_percent(usual)} from {len(groups) - 1}, {_percent(fewer)} from one"
-            gains.append((rise, f"mark {name} in one more image: {seen}"))
+            gains.append((rise, f"mark {name} in one more image: {seen}, by comparison alone"))
         size = round(LARGER * predictor.size / 32) * 32
         if size <= LARGEST:
             larger = replace(predictor, size=size)
             encoded = larger.encode_supports([s.sample for s in supports], [worst])
+            encoded = thinned(predictor.head, encoded, len(names))
             there = _held_out_iou(larger, supports, encoded, worst, len(groups))
-            seen = (
-                f"{_percent(there)} in place of {_percent(usual)}, but a query takes twice as long"
-            )
-            gains.append((there - usual, f"set size to {size}: {seen}"))
+            seen = f"{_percent(there)} in place of {_percent(usual)} by comparison alone"
+            slower = "a query takes twice as long"
+            gains.append((there - usual, f"set size to {size}: {seen}, but {slower}"))
     beside = [
         score
         for each in answers
         if (score := surroundings_score(each.alone[worst - 1], each.ids, worst)) is not None
     ]
     alike = mean(score >= rule.presence for score in beside) if beside else 0.0
-    if alike > ALIKE and all(features):
+    if alike > ALIKE and math.isfinite(rule.presence) and all(features):
         gains.append(
             (
                 WORTH + alike / 10,
@@ -80,7 +85,7 @@ def advise(
                 "looks like it",
             )
         )
-    return [text for gain, text in sorted(gains, reverse=True) if gain >= WORTH]
+    return time + [text for gain, text in sorted(gains, reverse=True) if gain >= WORTH]
 
 
 def _held_out_iou(

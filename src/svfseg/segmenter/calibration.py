@@ -19,7 +19,7 @@ from svfseg.segmenter.thresholds import (
     presence_threshold,
 )
 
-# Held-out supports that are asked at most, evenly spread.
+# Held-out supports that are asked at most for a class, evenly spread.
 MOST = 12
 # What is further from a class than this share of the longer side is background without it, where
 # it is at least this share of the image.
@@ -101,8 +101,10 @@ def hold_out(
         features: features of these by class id.
         class_ids: the classes.
     """
-    groups = sorted({s.group for s, own in zip(judged, features, strict=True) if own})
-    asked = set(groups[:: -(-len(groups) // MOST)]) if groups else set()
+    asked: set[int] = set()
+    for class_id in class_ids:  # a class that few show is asked too
+        groups = sorted({s.group for s, f in zip(judged, features, strict=True) if class_id in f})
+        asked |= set(groups[:: max(1, -(-len(groups) // MOST))])
     answers = []
     for support, own in zip(judged, features, strict=True):
         if not own or support.group not in asked:

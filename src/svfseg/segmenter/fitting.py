@@ -1,5 +1,6 @@
 """Fit a model to the supports of a task, from marked images to thresholds."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ def fit_task(
     Raises:
         InputError: a class that vanishes at this size, or a loss that is not a number.
     """
-    class_ids = range(1, len(names) + 1)
+    class_ids, begin = range(1, len(names) + 1), time.monotonic()
     adaptation = _tuned(predictor, supports, class_ids, tuning, seed, report)
     if adaptation is not None:
         predictor = replace(predictor, head=adaptation.merged().to(predictor.device))
@@ -112,7 +113,8 @@ def fit_task(
     if judged is not supports:
         single = "thing" if is_one_thing(supports, class_ids) else "texture"
     thresholds = calibrate(answers, without, class_ids, threshold, single)
-    advice = advise(predictor, supports, encoded, names, thresholds, answers, seconds > 0)
+    tries = time.monotonic() - begin < seconds
+    advice = advise(predictor, supports, encoded, names, thresholds, answers, tries, learned.is_cut)
     return TaskFit(fitted, features, thresholds, adaptation, learned, tuple(advice))
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ class Learned:
             seen it.
         held_out: share -> IoU on held-out supports.
         steps: steps of the training that was kept.
+        is_cut: whether the time ended before all was done.
     """
 
     decoder: Decoder | None = None
@@ -73,6 +74,7 @@ class Learned:
     left_out: Mapping[int, Decoder] = field(default_factory=dict)
     held_out: Mapping[float, float] = field(default_factory=dict)
     steps: int = 0
+    is_cut: bool = False
 
 
 Encode = Callable[[Sequence[Support]], Sequence[Mapping[int, Any]]]
@@ -136,7 +138,9 @@ def learn(
         logger.warning("stopped: keeping the decoder that was fitted to half of the supports")
         # the last fold holds out the fewest
         decoder, steps = list(chosen.left_out.values())[-1], FOLD_STEPS
-    return Learned(decoder.half().float(), chosen.share, chosen.left_out, chosen.held_out, steps)
+    return replace(
+        chosen, decoder=decoder.half().float(), steps=steps, is_cut=chosen.is_cut or steps < STEPS
+    )
 
 
 class _OutOfTimeError(Exception):
@@ -164,6 +168,7 @@ def _choose(bank: Bank, rule: TrustRule, seed: int, until: float, clock: _Clock)
     folds = [showing[i::FOLDS] for i in range(min(FOLDS, len(showing)))]
     left_out: dict[int, Decoder] = {}
     answers: list[_Answer] = []
+    is_cut = False
     begin = time.monotonic()
     for number, fold in enumerate(folds):
         groups = {*showing, *others} - set(fold)
@@ -173,7 +178,8 @@ def _choose(bank: Bank, rule: TrustRule, seed: int, until: float, clock: _Clock)
         decoder, steps = train_decoder(bank, groups, FOLD_STEPS, seed + 1, share, clock)
         if not steps:
             logger.warning("there was no time to fit anything: give more seconds")
-            return Learned()
+            return Learned(is_cut=True)
+        is_cut |= steps < FOLD_STEPS
         left_out |= dict.fromkeys(fold, decoder)
         for index, support in enumerate(bank.supports):
             if support.group in fold:
@@ -186,7 +192,7 @@ def _choose(bank: Bank, rule: TrustRule, seed: int, until: float, clock: _Clock)
         for share in SHARES[1:]:
             if _log_odds(scores[share]) - _log_odds(scores[best]) >= rule.margin:
                 best = share
-    return Learned(None, best, left_out if best else {}, scores)
+    return Learned(None, best, left_out if best else {}, scores, is_cut=is_cut)
 
 
 def _log_odds(iou: float) -> float:

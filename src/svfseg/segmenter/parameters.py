@@ -11,6 +11,9 @@ import numpy as np
 from svfseg.errors import InputError
 from svfseg.segmenter.adaptation import tuning_of
 
+# Longer side of images at most: their features alone would take gigabytes beyond.
+LARGEST = 8192
+
 
 class Parametrized:
     """What scikit-learn asks of an estimator: its parameters are those of its constructor."""
@@ -82,8 +85,12 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         if value is not None and not isinstance(value, numbers.Real):
             raise InputError(f"{name} is {value!r}: expected a number")
     size, threshold, steps = (parameters[name] for name in ("size", "threshold", "steps"))
-    if size is not None and size < 32:
-        raise InputError(f"size is {size}: expected at least 32 pixels")
+    if size is not None and not 32 <= size <= LARGEST:
+        bound = "at least 32" if size < 32 else f"at most {LARGEST}"
+        raise InputError(f"size is {size}: expected {bound} pixels")
+    seed = parameters["seed"]
+    if not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**31:
+        raise InputError(f"seed is {seed!r}: expected a whole number from 0 to {2**31 - 1}")
     if threshold is not None and not 0 < threshold < 1:
         raise InputError(f"threshold is {threshold}: expected between 0 and 1")
     lr = parameters["lr"]

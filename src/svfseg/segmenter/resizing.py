@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from svfseg.data.images import Array
-from svfseg.data.transforms import IGNORE, resize_mask, to_tensor
+from svfseg.data.transforms import IGNORE, to_tensor
 
 # Sides are filled up to a multiple of the coarsest stride, so that every stage's positions lie on
 # one lattice.
@@ -66,8 +66,13 @@ def fit_mask(mask: Tensor, size: int, any_shape: bool) -> Tensor:
     """Resize a mask (height, width) of ids as `fit_image` does its image; the filling is 255."""
     height, width = fitted_sides(mask.shape[-2], mask.shape[-1], size)
     rows, columns = filled_sides(height, width, size, any_shape)
-    resized = resize_mask(mask, (height, width))
+    resized = resize_ids(mask, (height, width))
     return F.pad(resized, (0, columns - width, 0, rows - height), value=IGNORE)
+
+
+def resize_ids(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (height, width) of ids to the value at the middle of each pixel, as images are."""
+    return F.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]
 
 
 def at_original(maps: Tensor, fitted: Fitted, height: int, width: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Make supports of marked images, and parts of them that can be held out."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from svfseg.data.images import Array, fingerprint
 from svfseg.data.index import Sample
 from svfseg.segmenter.adaptation import Support
 from svfseg.segmenter.tiling import marked_windows
+
+logger = logging.getLogger(__name__)
 
 # At this longer side a class is one thing where its outline is shorter, and its parts are fewer.
 _SIDE, _WINDING, _PARTS = 160, 20.0, 5
@@ -29,6 +32,11 @@ def as_supports(samples: Sequence[Sample], tile: bool, size: int, overlap: float
         overlap: smallest share that neighbouring windows have in common.
     """
     unique = {(fingerprint(s.image), fingerprint(s.mask)): s for s in samples}
+    marked = {image for (image, _), sample in unique.items() if sample.mask.any()}
+    both = [key for key, sample in unique.items() if key[0] in marked and not sample.mask.any()]
+    for key in both:
+        logger.warning("an image is given with marks, and as one without the class: it has them")
+        del unique[key]
     groups = {image: group for group, image in enumerate(sorted({image for image, _ in unique}))}
     return [
         Support(part, groups[image])

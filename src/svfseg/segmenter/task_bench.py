@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from svfseg.files import read_text, replace_file, write_text
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.scores import boundary_f, image_iou, pooled_iou, rank_correlation
 from svfseg.segmenter.yardsticks import PixelClassifier
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 # A class counts as outlined in an image from this share of its pixels on; where less is marked,
@@ -254,7 +257,11 @@ def bench_masks(
         for task in load_task(path):
             for shot in shots:
                 for number in range(draws):
-                    choice = draw(task, shot, number, negatives, queries)
+                    try:
+                        choice = draw(task, shot, number, negatives, queries)
+                    except InputError as error:
+                        logger.warning("left out: %s", error)
+                        break
                     for name in names:
                         if (task.name, shot, number, name) in done:
                             continue

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from svfseg.data.images import Array
 from svfseg.data.index import Sample
-from svfseg.data.transforms import FILL, IGNORE, resize_mask, to_ids, to_tensor
+from svfseg.data.transforms import FILL, IGNORE, to_ids, to_tensor
+from svfseg.segmenter.resizing import resize_ids
 
 VIEW = 224
 SCALES = (0.4, 1.3)
@@ -102,7 +103,7 @@ def _cut(
     part = F.interpolate(
         part[None], (rows, columns), mode="bilinear", align_corners=False, antialias=True
     )[0]
-    ids = resize_mask(to_ids(mask[top:bottom, left:right]), (rows, columns))
+    ids = resize_ids(to_ids(mask[top:bottom, left:right]), (rows, columns))
     color = torch.tensor(FILL).view(3, 1, 1)
     padding = (0, side - columns, 0, side - rows)
     return F.pad(part - color, padding) + color, F.pad(ids, padding, value=IGNORE)

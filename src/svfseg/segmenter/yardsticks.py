@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from svfseg.data.images import Array
-from svfseg.data.transforms import resize_mask, to_ids, to_tensor
+from svfseg.data.transforms import to_ids, to_tensor
 from svfseg.errors import InputError
 from svfseg.models import Head
 from svfseg.segmenter.base import load_base
-from svfseg.segmenter.resizing import fit_image, fitted_sides
+from svfseg.segmenter.resizing import fit_image, fitted_sides, resize_ids
 
 PIXELS, SIZE, LARGEST = 20_000, 640, 2_000
 
@@ -49,7 +49,7 @@ class PixelClassifier:
         for image, mask in zip(images, masks, strict=True):
             described = self._describe(image)
             ids = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
-            small = resize_mask(to_ids(ids), described.shape[:2]).numpy().ravel()
+            small = resize_ids(to_ids(ids), described.shape[:2]).numpy().ravel()
             flat = described.reshape(-1, described.shape[-1])
             for label in (0, 1):
                 places = np.nonzero(small == label)[0]

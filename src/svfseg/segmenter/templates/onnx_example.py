@@ -71,5 +71,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 3 or Image.open(sys.argv[1]).mode.startswith(("I", "F")):
         sys.exit("usage: python example.py photo.jpg mask.png (8 bits a channel)")
     mask = segment(Image.open(sys.argv[1]), onnxruntime.InferenceSession(HERE / "query.onnx"))
-    Image.fromarray(mask).save(sys.argv[2])
+    single = len(TASK["classes"]) == 1  # white is the class, as svfseg predict writes it
+    Image.fromarray(mask * 255 if single else mask).save(sys.argv[2])
     print(f"{100 * (mask > 0).mean():.1f} % of {sys.argv[1]} -> {sys.argv[2]}")
