@@ -192,7 +192,14 @@ class Held:
 def test_a_task_from_its_images_to_its_end(served: Running) -> None:
     client = served.client
     answer = fit(
-        client, "pair", (PHOTO, PHOTO), (MASK, MASK), (OTHER,), adapt="norm", steps=1, lr=0.01
+        client,
+        "pair",
+        (PHOTO, encoded(CAT, "PNG")),
+        (MASK, MASK),
+        (OTHER,),
+        adapt="norm",
+        steps=1,
+        lr=0.01,
     )
     about = answer.json()
     assert answer.status_code == 200
@@ -325,7 +332,7 @@ def test_files_that_cannot_be_used_are_refused_and_the_old_stays(served: Running
         (changed("task.json", json.dumps(huge).encode()), "its size is not between 32"),
         (changed("task.json", json.dumps(tiled).encode()), "its overlap is not between"),
         (changed("task.json", json.dumps(nameless).encode()), "svfseg"),
-        (changed("task.json", json.dumps({**about, "rules": rules}).encode()), "threshold.cat"),
+        (changed("task.json", json.dumps({**about, "rules": rules}).encode()), "has the rule"),
         (changed("views.safetensors", b"\0" * 13_000_000), "unpacks to 13,"),
     ):
         assert message in line(client.put("/tasks/cat/file", content=sent), 422)
