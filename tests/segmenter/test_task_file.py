@@ -82,3 +82,15 @@ def test_no_damage_of_bytes_is_a_traceback(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert refused > 20
+
+
+def test_a_size_given_as_a_float_is_read_again(tmp_path: Path) -> None:
+    """Whatever number a fit takes, its file can be loaded."""
+    path = (
+        FewShotSegmenter(size=96.0, seconds=0.0, device="cpu")
+        .fit(*scene(0))
+        .save(  # type: ignore[arg-type]
+            tmp_path / "task.svf"
+        )
+    )
+    assert FewShotSegmenter.load(path, device="cpu").predictor_.size == 96

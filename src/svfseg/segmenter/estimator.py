@@ -206,7 +206,8 @@ class FewShotSegmenter(Parametrized):
     def _choose_size(self, base: BaseModel, samples: Sequence[Sample]) -> int:
         if self.seconds_per_image is not None:
             predictor = self._make_predictor(base.head, base.size)
-            return affordable_size(predictor, samples[0].image, self.seconds_per_image)
+            largest = max((sample.image for sample in samples), key=lambda image: image.size)
+            return affordable_size(predictor, largest, self.seconds_per_image)
         return base.size if self.size is None else self.size
 
     def unfit(self) -> Self:

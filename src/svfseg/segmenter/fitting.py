@@ -14,7 +14,7 @@ from svfseg.segmenter.calibration import ClassThresholds, calibrate, hold_out, l
 from svfseg.segmenter.events import TuningReport
 from svfseg.segmenter.inference import Predictor, by_class, thinned
 from svfseg.segmenter.learning import Learned, learn
-from svfseg.segmenter.supports import is_one_thing, judged_supports
+from svfseg.segmenter.supports import Encoded, is_one_thing, judged_supports
 
 
 class Tuning(NamedTuple):
@@ -83,14 +83,18 @@ def fit_task(
                 f"class {class_id} ({name}) is too small: it vanishes at {predictor.size} pixels; "
                 "crop the supports around it, or set tile"
             )
-    judged = judged_supports(supports, class_ids)
-    seen = encoded if judged is supports else encode(judged)
+    own, single = Encoded(supports, encoded), ""
+    judged = own
+    halves = judged_supports(supports, class_ids)
+    if halves is not supports:
+        judged = Encoded(halves, encode(halves))
+        single = "thing" if is_one_thing(supports, class_ids) else "texture"
     negatives = _negatives(predictor, supports, class_ids)
     predictor = replace(predictor, negatives=_all(negatives))
     learned = Learned()
     if seconds > 0 and isinstance(head, ComparingHead):
         learned = learn(
-            head, supports, class_ids, encode, negatives, predictor.size, seconds, seed,
+            head, own, judged, single, class_ids, negatives, predictor.size, seconds, seed,
             predictor.device, report,
         )  # fmt: skip
     fitted = replace(predictor, decoder=learned.decoder, share=learned.share)
@@ -98,7 +102,7 @@ def fit_task(
     def unseen(group: int) -> Predictor:
         return replace(fitted, decoder=learned.left_out.get(group))
 
-    answers = hold_out(unseen, judged, seen, class_ids)
+    answers = hold_out(unseen, *judged, class_ids)
     without = [
         replace(
             predictor,
@@ -109,9 +113,6 @@ def fit_task(
         for support in supports
         if support.group in negatives
     ]
-    single = ""
-    if judged is not supports:
-        single = "thing" if is_one_thing(supports, class_ids) else "texture"
     thresholds = calibrate(answers, without, class_ids, threshold, single)
     tries = time.monotonic() - begin < seconds
     advice = advise(predictor, supports, encoded, names, thresholds, answers, tries, learned.is_cut)

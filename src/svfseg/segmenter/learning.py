@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any, NamedTuple
@@ -17,10 +17,9 @@ from svfseg.errors import InputError
 from svfseg.models import Head
 from svfseg.models.decoder import Decoder, enlarged
 from svfseg.models.refine import guided_filter
-from svfseg.segmenter.adaptation import Support
 from svfseg.segmenter.bank import Bank
 from svfseg.segmenter.events import TuningReport, TuningStep, ignore
-from svfseg.segmenter.supports import is_one_thing, judged_supports
+from svfseg.segmenter.supports import Encoded
 from svfseg.segmenter.thresholds import best_threshold
 
 logger = logging.getLogger(__name__)
@@ -77,11 +76,8 @@ class Learned:
     is_cut: bool = False
 
 
-Encode = Callable[[Sequence[Support]], Sequence[Mapping[int, Any]]]
-
-
 def learn(
-    head: Head, supports: Sequence[Support], class_ids: Sequence[int], encode: Encode,
+    head: Head, own: Encoded, judged: Encoded, single: str, class_ids: Sequence[int],
     negatives: Mapping[int, Sequence[Any]], size: int, seconds: float, seed: int, device: str,
     report: TuningReport = ignore,
 ) -> Learned:  # fmt: skip
@@ -93,9 +89,10 @@ def learn(
 
     Args:
         head: the model, in eval mode.
-        supports: with the classes, or without any of them.
+        own: the supports, with the classes or without any of them.
+        judged: those that can be held out: the same, or the halves of a single one.
+        single: "thing" or "texture" where they are halves, else empty.
         class_ids: the classes.
-        encode: features of supports by class id.
         negatives: group of a support that shows no class -> its features.
         size: longer side to which images are fitted.
         seconds: time that it may take; where it runs out, a training ends early.
@@ -108,43 +105,33 @@ def learn(
     """
     start = time.monotonic()
     clock = _Clock(report, FOLDS * FOLD_STEPS + STEPS)
-    showing = sorted({s.group for s in supports if any(s.shows(c) for c in class_ids)})
-    is_single = len(showing) == 1
-    judged = judged_supports(supports, class_ids)
+    rule = {"": MANY, "texture": ONE_TEXTURE, "thing": ONE_THING}[single]
     until = start + _VIEWING * seconds
-    seen = encode(judged)
-    bank = Bank(head, judged, seen, negatives, class_ids, size, VIEWS, seed, device, until)
+    bank = Bank(head, *judged, negatives, class_ids, size, VIEWS, seed, device, until)
     try:
-        rule = MANY
-        if is_single:
-            rule = ONE_THING if is_one_thing(supports, class_ids) else ONE_TEXTURE
         chosen = _choose(bank, rule, seed, start + _CHOOSING * seconds, clock)
     except KeyboardInterrupt:
         logger.warning("stopped: answering by the comparison alone")
         return Learned()
     if chosen.share == 0:
         return chosen
+    steps = 0
     try:
-        if is_single:
-            own = encode(supports)
+        if single:
             until = time.monotonic() + _VIEWING * seconds
-            bank = Bank(head, supports, own, negatives, class_ids, size, VIEWS, seed, device, until)
-        groups = {support.group for support in supports}
+            bank = Bank(head, *own, negatives, class_ids, size, VIEWS, seed, device, until)
+        groups = {support.group for support in own.supports}
         until = max(time.monotonic(), start + (_CHOOSING + _KEEPING) * seconds)
         decoder, steps = train_decoder(bank, groups, STEPS, seed, until, clock)
-        if not steps:
-            raise _OutOfTimeError
-    except (KeyboardInterrupt, _OutOfTimeError):
+    except KeyboardInterrupt:
+        pass  # what there is of it is worth less than a decoder of half of the supports
+    if not steps:  # stopped, or no time was left
         logger.warning("stopped: keeping the decoder that was fitted to half of the supports")
         # the last fold holds out the fewest
         decoder, steps = list(chosen.left_out.values())[-1], FOLD_STEPS
     return replace(
         chosen, decoder=decoder.half().float(), steps=steps, is_cut=chosen.is_cut or steps < STEPS
     )
-
-
-class _OutOfTimeError(Exception):
-    """There was no time for a single step."""
 
 
 class _Clock:

@@ -1,7 +1,8 @@
 """Make supports of marked images, and parts of them that can be held out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,19 @@ from svfseg.segmenter.adaptation import Support
 from svfseg.segmenter.tiling import marked_windows
 
 logger = logging.getLogger(__name__)
+
+
+class Encoded(NamedTuple):
+    """Supports with their features.
+
+    Attributes:
+        supports: the supports.
+        features: features of each by class id; of one that shows no class there are none.
+    """
+
+    supports: Sequence[Support]
+    features: Sequence[Mapping[int, Any]]
+
 
 # At this longer side a class is one thing where its outline is shorter, and its parts are fewer.
 _SIDE, _WINDING, _PARTS = 160, 20.0, 5

@@ -219,7 +219,7 @@ def _problem(metadata: Mapping[str, Any]) -> str:
         return "no list of names as classes"
     if not isinstance(parameters, dict) or "empty" not in parameters:
         return "no parameters"
-    if not isinstance(metadata["size"], int) or metadata["size"] < 1:
+    if not _is_number(metadata["size"]) or metadata["size"] < 1:
         return f"the size {metadata['size']!r}"
     if not _is_number(metadata.get("share", 1.0)) or not 0 <= metadata.get("share", 1.0) <= 1:
         return f"the share {metadata['share']!r}"
