@@ -125,6 +125,7 @@ def test_the_summary_says_what_an_iou_means() -> None:
     segmenter = quick(seconds=30.0).fit(*supports(4), ["thing"])
     lines = fit_summary(segmenter)
     assert any(line.startswith("fitted: IoU") for line in lines)
+    assert not any("seconds" in line for line in lines), "all steps were taken"
     (line,) = [each for each in lines if each.startswith("thing: ")]
     iou = round(100 * segmenter.thresholds_[1].iou)
     assert f"IoU {iou} % on left-out supports, 4 in all: " in line

@@ -97,7 +97,8 @@ def test_it_keeps_to_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("FOLD_STEPS", 10**6), ("STEPS", 10**6), ("VIEWS", 8)):
         monkeypatch.setattr(learning, name, value)
     begin = time.monotonic()
-    fit(2, seconds=6)
+    cut = fit(2, seconds=6)
+    assert cut.advice_[0].startswith("give more seconds")
     assert time.monotonic() - begin < 20  # six for the decoder, the rest for the supports
 
 

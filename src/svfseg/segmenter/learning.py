@@ -52,6 +52,8 @@ class TrustRule(NamedTuple):
 MANY, ONE_TEXTURE, ONE_THING = TrustRule(0.35), TrustRule(0.2), TrustRule(0.2, 0.5)
 # Shares of the time: for the views, for choosing with them, and for the training that is kept.
 _VIEWING, _CHOOSING, _KEEPING = 0.3, 0.55, 0.35
+# A training that got to this share of its steps is done: its rate has fallen nearly to zero.
+ENOUGH = 0.75
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Learned:
             seen it.
         held_out: share -> IoU on held-out supports.
         steps: steps of the training that was kept.
-        is_cut: whether the time ended before all was done.
+        is_cut: whether the time ended well before all was done.
     """
 
     decoder: Decoder | None = None
@@ -130,7 +132,10 @@ def learn(
         # the last fold holds out the fewest
         decoder, steps = list(chosen.left_out.values())[-1], FOLD_STEPS
     return replace(
-        chosen, decoder=decoder.half().float(), steps=steps, is_cut=chosen.is_cut or steps < STEPS
+        chosen,
+        decoder=decoder.half().float(),
+        steps=steps,
+        is_cut=chosen.is_cut or steps < ENOUGH * STEPS,
     )
 
 
@@ -166,7 +171,7 @@ def _choose(bank: Bank, rule: TrustRule, seed: int, until: float, clock: _Clock)
         if not steps:
             logger.warning("there was no time to fit anything: give more seconds")
             return Learned(is_cut=True)
-        is_cut |= steps < FOLD_STEPS
+        is_cut |= steps < ENOUGH * FOLD_STEPS
         left_out |= dict.fromkeys(fold, decoder)
         for index, support in enumerate(bank.supports):
             if support.group in fold:
