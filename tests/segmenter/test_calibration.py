@@ -161,7 +161,7 @@ def test_surroundings_that_lie_far_below_let_it_lie_lower() -> None:
 
 def test_of_halves_the_cut_is_nearer_to_zero() -> None:
     answers = [held_out(n, 4.0)._replace(logits=held_out(n, 4.0).logits + 3) for n in range(2)]
-    rules = [calibrate(answers, [], [1], None, single)[1] for single in ("", "thing")]
+    rules = [calibrate(answers, [], [1], None, single)[1] for single in (None, "thing")]
     cuts = [
         (math.log(rule.threshold / (1 - rule.threshold)) - rule.shift) / rule.slope
         for rule in rules
@@ -169,6 +169,7 @@ def test_of_halves_the_cut_is_nearer_to_zero() -> None:
     assert cuts[0] > 1.5
     assert cuts[1] == pytest.approx(0.2 * cuts[0], abs=0.02)
     assert rules[1].presence < rules[0].presence
+    assert rules[1].correction == pytest.approx(0.6 * rules[0].correction, rel=0.1)
 
 
 def test_nothing_held_out_is_the_plain_rule() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from svfseg import FewShotSegmenter
-from svfseg.cli.summary import fit_summary
 from svfseg.errors import InputError
 from svfseg.models.decoder import Decoder
 from svfseg.segmenter import speed
+from svfseg.segmenter.summary import fit_summary
 from tests.segmenter.scenes import scene
 
 

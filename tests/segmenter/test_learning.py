@@ -61,7 +61,7 @@ def test_what_the_comparison_misses_is_learned(
     count: int, gain: float, real_fits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # forty steps show less on halves than two hundred
-    monkeypatch.setattr(learning, "ONE_TEXTURE", learning.TrustRule(0.0))
+    monkeypatch.setattr(learning, "ONE", learning.TrustRule(0.0))
     instant, fitted = fit(count, seconds=0), fit(count)
     assert fitted.learned_.share > 0
     assert fitted.learned_.steps == learning.STEPS

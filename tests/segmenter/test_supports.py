@@ -5,7 +5,7 @@ import pytest
 
 from svfseg.data.index import Sample
 from svfseg.segmenter.adaptation import Support
-from svfseg.segmenter.supports import is_one_thing, judged_supports
+from svfseg.segmenter.supports import judged_supports, kind_of
 
 SIDE = 300
 
@@ -30,17 +30,19 @@ def marked(kind: str) -> Support:
 
 @pytest.mark.parametrize("kind", ["disc", "two boxes", "disc with specks", "nothing"])
 def test_compact_things_are_things(kind: str) -> None:
-    assert is_one_thing([marked(kind)], [1])
-    assert is_one_thing([marked(kind), marked("disc")], [1])
+    assert kind_of([marked(kind)], [1]) == "thing"
+    assert kind_of([marked(kind), marked("disc")], [1]) == "thing"
 
 
 @pytest.mark.parametrize("kind", ["crack", "hair", "membrane", "crowd"])
-def test_textures_and_crowds_are_none(kind: str) -> None:
+def test_textures_and_crowds_are_told_from_things(kind: str) -> None:
     """At any resolution of the image."""
     support = marked(kind)
-    assert not is_one_thing([support], [1])
+    told = "crowd" if kind == "crowd" else "texture"
+    assert kind_of([support], [1]) == told
+    assert kind_of([support, marked("disc")], [1]) == told
     large = Sample(*(np.kron(a, np.ones((4, 4, 1)[: a.ndim], np.uint8)) for a in support.sample))
-    assert not is_one_thing([Support(large, 0)], [1])
+    assert kind_of([Support(large, 0)], [1]) == told
 
 
 def test_two_sets_of_marks_of_an_image_are_cut_alike() -> None:

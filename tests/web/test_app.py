@@ -79,7 +79,7 @@ def test_from_images_to_masks(voc: Path, tmp_path: Path) -> None:
                 assert iou(kept == 1, truth[name]) > 0.9
             page.click("#learn")
             wait_done(page)
-            expect(page.locator("#messages")).to_contain_text("% on examples that were left out")
+            expect(page.locator("#messages")).to_contain_text("% on left-out supports")
             expect(page.locator("#images small", has_text="% sure")).to_have_count(4)
 
             def score() -> float:

@@ -149,8 +149,8 @@ def run_fit(arguments: Sequence[str]) -> None:
 
     images, masks, names = find_supports(parsed.support, parsed.mask, parsed.classes)
     from svfseg.cli.progress import StepProgress
-    from svfseg.cli.summary import fit_summary
     from svfseg.segmenter import FewShotSegmenter
+    from svfseg.segmenter.summary import fit_summary
 
     without = find_images(parsed.negative) if parsed.negative else []
     segmenter = FewShotSegmenter(

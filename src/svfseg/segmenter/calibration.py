@@ -12,6 +12,7 @@ from torch import Tensor
 
 from svfseg.segmenter.adaptation import Support
 from svfseg.segmenter.inference import Predictor, by_class, presence_score
+from svfseg.segmenter.supports import Kind
 from svfseg.segmenter.thresholds import (
     above_given,
     best_threshold,
@@ -31,6 +32,8 @@ BESIDE = 0.7
 # of one thing. The logit of the pixel threshold of one thing is nearer to zero, the comparison's
 # own. Chosen on half of the tasks, see docs/own-data.md.
 TEXTURE_BELOW, THING_BELOW, THING_CUT = 0.3, 0.55, 0.2
+# What masks of other images have of the IoU that the halves of one thing have.
+THING_IOU = 0.6
 # With images without the class the presence threshold lies between so many spreads below images
 # with it.
 GIVEN_BETWEEN = (1.5, 0.7)
@@ -130,7 +133,7 @@ def calibrate(
     without: Sequence[Tensor],
     class_ids: Sequence[int],
     threshold: float | None,
-    single: str = "",
+    single: Kind | None = None,
 ) -> dict[int, ClassThresholds]:
     """Choose how the logits of all classes become masks.
 
@@ -145,7 +148,7 @@ def calibrate(
             comparison alone.
         class_ids: the classes.
         threshold: taken as it is; None chooses.
-        single: "thing" or "texture" where the answers are of the halves of a single support.
+        single: what the class is where the answers are of the halves of a single support.
     """
     scales = {}
     for place, c in enumerate(class_ids):
@@ -178,12 +181,14 @@ def calibrate(
                 _iou(share > level, target) for share, target in zip(maps, targets, strict=True)
             ]
             correction = min(CORRECTION[1], max(CORRECTION[0], mean(truth) / mean(expected)))
+        if single == "thing":
+            correction *= THING_IOU
         rules[c] = ClassThresholds(level, least, spread, iou, slope, shift, correction)
     return rules
 
 
 def _presence(
-    alone: Sequence[Tensor], beside: Sequence[float], without: Sequence[Tensor], single: str
+    alone: Sequence[Tensor], beside: Sequence[float], without: Sequence[Tensor], single: Kind | None
 ) -> tuple[float, float]:
     """The presence threshold of a class and its spread, from logits of held-out images."""
     if not alone:

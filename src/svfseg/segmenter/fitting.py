@@ -14,7 +14,7 @@ from svfseg.segmenter.calibration import ClassThresholds, calibrate, hold_out, l
 from svfseg.segmenter.events import TuningReport
 from svfseg.segmenter.inference import Predictor, by_class, thinned
 from svfseg.segmenter.learning import Learned, learn
-from svfseg.segmenter.supports import Encoded, is_one_thing, judged_supports
+from svfseg.segmenter.supports import Encoded, Kind, judged_supports, kind_of
 
 
 class Tuning(NamedTuple):
@@ -83,12 +83,13 @@ def fit_task(
                 f"class {class_id} ({name}) is too small: it vanishes at {predictor.size} pixels; "
                 "crop the supports around it, or set tile"
             )
-    own, single = Encoded(supports, encoded), ""
+    own = Encoded(supports, encoded)
+    single: Kind | None = None
     judged = own
     halves = judged_supports(supports, class_ids)
     if halves is not supports:
         judged = Encoded(halves, encode(halves))
-        single = "thing" if is_one_thing(supports, class_ids) else "texture"
+        single = kind_of(supports, class_ids)
     negatives = _negatives(predictor, supports, class_ids)
     predictor = replace(predictor, negatives=_all(negatives))
     learned = Learned()

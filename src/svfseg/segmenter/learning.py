@@ -19,7 +19,7 @@ from svfseg.models.decoder import Decoder, enlarged
 from svfseg.models.refine import guided_filter
 from svfseg.segmenter.bank import Bank
 from svfseg.segmenter.events import TuningReport, TuningStep, ignore
-from svfseg.segmenter.supports import Encoded
+from svfseg.segmenter.supports import Encoded, Kind
 from svfseg.segmenter.thresholds import best_threshold
 
 logger = logging.getLogger(__name__)
@@ -47,9 +47,10 @@ class TrustRule(NamedTuple):
 
 
 # Chosen on half of the tasks, see docs/own-data.md. A single support is held out by halves. Those
-# of a texture or a crowd are different pieces of it; those of one thing tell less: where the
-# comparison already finds so much of the other half, the decoder would learn the picture.
-MANY, ONE_TEXTURE, ONE_THING = TrustRule(0.35), TrustRule(0.2), TrustRule(0.2, 0.5)
+# of a crowd are different pieces of it; those of one thing tell less: where the comparison already
+# finds so much of the other half, the decoder would learn the picture. By its outline a bicycle is
+# a texture, and by what the comparison finds of the other half it is not.
+MANY, ONE, ONE_CROWD = TrustRule(0.35), TrustRule(0.2, 0.5), TrustRule(0.2)
 # Shares of the time: for the views, for choosing with them, and for the training that is kept.
 _VIEWING, _CHOOSING, _KEEPING = 0.3, 0.55, 0.35
 # A training that got to this share of its steps is done: its rate has fallen nearly to zero.
@@ -79,7 +80,8 @@ class Learned:
 
 
 def learn(
-    head: Head, own: Encoded, judged: Encoded, single: str, class_ids: Sequence[int],
+    head: Head, own: Encoded, judged: Encoded, single: Kind | None,
+    class_ids: Sequence[int],
     negatives: Mapping[int, Sequence[Any]], size: int, seconds: float, seed: int, device: str,
     report: TuningReport = ignore,
 ) -> Learned:  # fmt: skip
@@ -93,7 +95,7 @@ def learn(
         head: the model, in eval mode.
         own: the supports, with the classes or without any of them.
         judged: those that can be held out: the same, or the halves of a single one.
-        single: "thing" or "texture" where they are halves, else empty.
+        single: what the class is where they are halves.
         class_ids: the classes.
         negatives: group of a support that shows no class -> its features.
         size: longer side to which images are fitted.
@@ -107,11 +109,11 @@ def learn(
     """
     start = time.monotonic()
     clock = _Clock(report, FOLDS * FOLD_STEPS + STEPS)
-    rule = {"": MANY, "texture": ONE_TEXTURE, "thing": ONE_THING}[single]
+    rules = {None: MANY, "crowd": ONE_CROWD}
     until = start + _VIEWING * seconds
     bank = Bank(head, *judged, negatives, class_ids, size, VIEWS, seed, device, until)
     try:
-        chosen = _choose(bank, rule, seed, start + _CHOOSING * seconds, clock)
+        chosen = _choose(bank, rules.get(single, ONE), seed, start + _CHOOSING * seconds, clock)
     except KeyboardInterrupt:
         logger.warning("stopped: answering by the comparison alone")
         return Learned()

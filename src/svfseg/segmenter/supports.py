@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ class Encoded(NamedTuple):
     supports: Sequence[Support]
     features: Sequence[Mapping[int, Any]]
 
+
+Kind = Literal["thing", "texture", "crowd"]
 
 # At this longer side a class is one thing where its outline is shorter, and its parts are fewer.
 _SIDE, _WINDING, _PARTS = 160, 20.0, 5
@@ -97,14 +99,16 @@ def _cuts(mask: Array, class_ids: Sequence[int]) -> tuple[_Cut, _Cut]:
     return np.s_[:, :middle], np.s_[:, middle:]
 
 
-def is_one_thing(supports: Sequence[Support], class_ids: Sequence[int]) -> bool:
-    """Whether the classes are a compact thing or two in each support, and no texture or crowd.
+def kind_of(supports: Sequence[Support], class_ids: Sequence[int]) -> Kind:
+    """Find out by outlines whether classes are a thing or two, a texture or crack, or a crowd.
 
     The halves of one thing look alike, whatever others of its kind look like; the halves of a
     texture, a crack or a crowd are different pieces of it.
     """
-    marked = [np.isin(s.sample.mask, list(class_ids)) for s in supports]
-    return all(_winding(m) < _WINDING and _parts(m) < _PARTS for m in map(_reduced, marked))
+    marked = [_reduced(np.isin(s.sample.mask, list(class_ids))) for s in supports]
+    if any(_parts(each) >= _PARTS for each in marked):
+        return "crowd"
+    return "texture" if any(_winding(each) >= _WINDING for each in marked) else "thing"
 
 
 def _reduced(marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -125,5 +129,7 @@ def _winding(marked: npt.NDArray[np.bool_]) -> float:
 
 def _parts(marked: npt.NDArray[np.bool_]) -> int:
     """Number of connected parts that are not far smaller than the largest."""
-    areas = np.bincount(number_parts(marked).ravel())[1:]
+    joined = marked.copy()
+    joined[:, 1:] |= marked[:, :-1]  # pixels that touch at corners are one part, as of thin lines
+    areas = np.bincount(number_parts(joined)[marked])[1:]
     return int((areas >= 0.1 * areas.max()).sum()) if len(areas) else 0

@@ -1,7 +1,6 @@
 """The long jobs of the page, one at a time: learning, and predicting all images."""
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from svfseg.annotations.inputs import as_image
 from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.events import TuningStep
+from svfseg.segmenter.summary import advice_summary, class_summary
 from svfseg.web.errors import BUG, BusyError
 from svfseg.web.project import TASK, PageProject
 from svfseg.web.project_file import is_example
@@ -108,7 +108,7 @@ class Worker:
             segmenter.fit(images, masks, classes, self._report_step)
             self.project.save_task(segmenter)
             self.segmenter = segmenter
-            self.job["found"] = _found(segmenter)
+            self.job["found"] = class_summary(segmenter) + advice_summary(segmenter)[:1]
             self._predict(segmenter, self._open_images())
 
         self._start("learning", work)
@@ -196,13 +196,3 @@ class Worker:
                 (result,) = segmenter.iter_predict([as_image(self.project.path(name))])
                 self.project.save_result(name, result)
             self.job["done"] = number
-
-
-def _found(segmenter: FewShotSegmenter) -> list[str]:
-    """Say what learning found, in sentences."""
-    lines = [
-        f"{segmenter.classes_[i - 1]}: IoU {100 * rule.iou:.0f} % on examples that were left out"
-        for i, rule in segmenter.thresholds_.items()
-        if len(segmenter.features_[i]) > 1 and not math.isnan(rule.iou)
-    ]
-    return lines + [f"What would help most: {line}" for line in segmenter.advice_[:1]]

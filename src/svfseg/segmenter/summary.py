@@ -36,13 +36,30 @@ def fit_summary(segmenter: "FewShotSegmenter") -> list[str]:
         )
     if segmenter.learned_.held_out:
         lines.append(_choice(segmenter.learned_))
+    return lines + class_summary(segmenter) + advice_summary(segmenter)
+
+
+def class_summary(segmenter: "FewShotSegmenter") -> list[str]:
+    """Say of each class what its supports tell.
+
+    Args:
+        segmenter: fitted.
+    """
+    lines = []
     for class_id, name in enumerate(segmenter.classes_, start=1):
         rule, shots = segmenter.thresholds_[class_id], len(segmenter.features_[class_id])
         lines.append(f"{name}: {_judged(rule.iou, shots)}; threshold {rule.threshold:g}")
-    if segmenter.advice_:
-        lines.append(f"what would help most: {segmenter.advice_[0]}")
-        lines += [f"what would help too: {more}" for more in segmenter.advice_[1:]]
     return lines
+
+
+def advice_summary(segmenter: "FewShotSegmenter") -> list[str]:
+    """Say what would help, what helps most first.
+
+    Args:
+        segmenter: fitted.
+    """
+    most, too = "what would help most", "what would help too"
+    return [f"{too if n else most}: {text}" for n, text in enumerate(segmenter.advice_)]
 
 
 def _judged(iou: float, shots: int) -> str:
