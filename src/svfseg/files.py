@@ -14,9 +14,12 @@ from typing import Any
 
 from svfseg.errors import InputError, MissingFileError
 
+# Ends of lists of images and masks.
+LIST_ENDS = (".csv", ".tsv", ".txt")
+
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, whatever the system's own encoding.
+    """Read a text file in UTF-8, whatever the system's own encoding; a byte order mark may say 16.
 
     Raises:
         MissingFileError: there is no such file.
@@ -24,8 +27,10 @@ def read_text(path: Path) -> str:
     """
     if not path.exists():
         raise MissingFileError(f"no file at {path}")
+    data = path.read_bytes()
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return data.decode("utf-16" if wide else "utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: save it in that encoding") from error
 

@@ -1,12 +1,19 @@
+import base64
+import io
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from svfseg.annotations.coco_masks import compressed, expanded, from_run_lengths, run_lengths
 from svfseg.annotations.inputs import as_mask
-from svfseg.annotations.labelme import marked_labels, read_marks
 from svfseg.annotations.marks import draw_marks
+from svfseg.annotations.marks_files import marked_labels, read_marks
+from svfseg.annotations.writers import WRITERS, Named, join_coco
+from svfseg.errors import InputError
 
 
 @pytest.fixture
@@ -147,7 +154,7 @@ def test_marks_of_ours_as_a_file(scene: tuple[np.ndarray, np.ndarray], tmp_path:
         ("[1]", "holds no marks"),
         ('{"shapes": []}', "marks nothing: expected disc"),
         ('{"shapes": [{"label": "dics", "points": [[1, 1]]}]}', "marks dics: expected disc"),
-        ('{"shapes": [{"label": "disc", "shape_type": "mask"}]}', "type mask: expected polygon"),
+        ('{"shapes": [{"label": "disc", "shape_type": "cube", "points": []}]}', "of the type cube"),
         ('{"shapes": [], "imageHeight": 9, "imageWidth": 8}', "image of 8x9, this one has 160x120"),
     ],
 )
@@ -157,3 +164,153 @@ def test_wrong_files_of_marks(
     (tmp_path / "marks.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         as_mask(tmp_path / "marks.json", scene[0], ["disc"])
+
+
+SQUARE = [[20, 20], [60, 20], [60, 60], [20, 60]]
+DRAWN = np.zeros((120, 160), bool)
+DRAWN[20:61, 20:61] = True
+
+
+def share(mask: np.ndarray) -> float:
+    return float(((mask == 1) & DRAWN).sum() / ((mask == 1) | DRAWN).sum())
+
+
+@pytest.mark.parametrize("kind", ["polygon", "oriented_rectangle", "rotation", "quadrilateral"])
+def test_four_corners_are_a_polygon(kind: str, scene: tuple, tmp_path: Path) -> None:
+    path = labelme(tmp_path / "a.json", ("disc", kind, SQUARE))
+    assert share(as_mask(path, scene[0], ["disc"])) == 1
+
+
+def test_a_rectangle_of_four_corners_is_one_of_two(scene: tuple, tmp_path: Path) -> None:
+    four = labelme(tmp_path / "four.json", ("disc", "rectangle", [[45, 25], [115, 25], [115, 95],
+                                                                  [45, 95]]))  # fmt: skip
+    two = labelme(tmp_path / "two.json", ("disc", "rectangle", [[45, 25], [115, 95]]))
+    both = [as_mask(path, scene[0], ["disc"]) for path in (four, two)]
+    assert np.array_equal(*both)
+    assert both[0].any()
+
+
+@pytest.mark.parametrize("corner", [(20, 20), (-10, 20), (150, 110)])
+def test_a_mask_in_a_shape_is_drawn_at_its_corner(
+    corner: tuple[int, int], scene: tuple, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ones((41, 41), bool)).save(buffer, "PNG")
+    x, y = corner
+    shape = {"label": "disc", "shape_type": "mask", "points": [[x, y], [x + 40, y + 40]],
+             "mask": base64.b64encode(buffer.getvalue()).decode()}  # fmt: skip
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"shapes": [shape]}))
+    expected = np.zeros((120, 160), bool)
+    expected[max(0, y) : y + 41, max(0, x) : x + 41] = True
+    assert np.array_equal(as_mask(path, scene[0], ["disc"]) == 1, expected)
+    assert marked_labels(path) == ["disc"]
+
+
+DEGENERATE = {
+    "no points": ("polygon", []),
+    "two points": ("polygon", [[1, 1], [9, 9]]),
+    "no area": ("polygon", [[1, 1], [9, 9], [5, 5]]),
+    "outside": ("polygon", [[900, 900], [950, 900], [950, 950]]),
+    "circle of a point": ("circle", [[5, 5]]),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_a_shape_that_marks_nothing_does_not_cost_the_file(
+    case: str, scene: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind, points = DEGENERATE[case]
+    path = labelme(tmp_path / "a.json", ("disc", "polygon", SQUARE), ("disc", kind, points))
+    with caplog.at_level(logging.WARNING):
+        assert share(as_mask(path, scene[0], ["disc"])) == 1
+    assert f"shape 2 of {path}" in caplog.text
+    alone = labelme(tmp_path / "b.json", ("disc", kind, points))
+    with pytest.raises(InputError, match=r"b.json marks nothing"):
+        as_mask(alone, scene[0], ["disc"])
+
+
+def test_shapes_of_other_labels_may_be_anything(scene: tuple, tmp_path: Path) -> None:
+    path = labelme(tmp_path / "a.json", ("disc", "polygon", SQUARE), ("dog", "cube", []))
+    assert share(as_mask(path, scene[0], ["disc"])) == 1
+
+
+@pytest.mark.parametrize("label", ["disc ", "Disc", " DISC"])
+def test_labels_that_differ_by_case_or_blanks_are_the_class(
+    label: str, scene: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = labelme(tmp_path / "a.json", (label, "polygon", SQUARE))
+    with caplog.at_level(logging.WARNING):
+        assert share(as_mask(path, scene[0], ["disc"])) == 1
+    assert ("taken as disc" in caplog.text) == (label.strip() != "disc")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"shapes": None},
+        {"shapes": ["polygon"]},
+        {"shapes": [{"label": "disc", "points": None}]},
+        {"shapes": [{"label": "disc", "points": [["1", "2"], ["3", "4"], ["5", "6"]]}]},
+        {"shapes": [{"label": "disc", "points": [[float("nan"), 2], [3, 4], [5, 6]]}]},
+        {"shapes": [{"label": "disc", "points": [[1], [2], [3]]}]},
+        {"shapes": [{"label": "disc", "shape_type": "mask", "points": [[1, 1]], "mask": "?"}]},
+        {"polygons": None},
+        {"polygons": [None]},
+        {"clicks": [{"class": "disc"}]},
+        {"clicks": [{"points": ["x", "y"], "class": 1}]},
+        {"features": {}},
+        {"features": [{"geometry": {"type": "Point", "coordinates": [1, 2]}}]},
+        {"annotations": [1], "images": [{"id": 1}]},
+        {"annotations": [{"image_id": 1}], "images": [{"id": 1}], "categories": [{}]},
+    ],
+)
+def test_damaged_files_of_marks_are_named(content: dict, scene: tuple, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"damaged\.json"):
+        as_mask(path, scene[0], ["disc"])
+
+
+def test_three_numbers_and_a_byte_order_mark_do_no_harm(scene: tuple, tmp_path: Path) -> None:
+    path = labelme(tmp_path / "a.json", ("disc", "polygon", [[*point, 1] for point in SQUARE]))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert share(as_mask(path, scene[0], ["disc"])) == 1
+
+
+@pytest.mark.parametrize("name", ["yolo", "geojson", "coco", "labelme"])
+def test_what_is_written_is_read_again(name: str, tmp_path: Path) -> None:
+    """Every format's file is marks of the picture that it was written of; with two classes."""
+    mask = np.zeros((120, 160), np.uint8)
+    mask[20:61, 20:61], mask[80:100, 100:150] = 1, 2
+    image = np.zeros((120, 160, 3), np.uint8)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(image).save(photo)
+    named = Named(photo, mask, ("disc", "bar"), {"disc": 0.9, "bar": 0.8})
+    WRITERS[name](tmp_path, named)
+    if name == "coco":
+        join_coco(tmp_path)
+    path = {"yolo": "labels/photo.txt", "geojson": "photo.geojson", "coco": "coco.json",
+            "labelme": "photo.json"}[name]  # fmt: skip
+    assert marked_labels(tmp_path / path) == ["disc", "bar"]
+    found = as_mask(tmp_path / path, image, ["disc", "bar"], "it", photo)
+    for class_id in (1, 2):
+        inside, wanted = found == class_id, mask == class_id
+        assert (inside & wanted).sum() / (inside | wanted).sum() > 0.95
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_run_lengths_are_compressed_without_loss(seed: int) -> None:
+    part = np.random.default_rng(seed).random((37, 23)) < 0.3 * seed
+    counts = run_lengths(part)
+    assert expanded(compressed(counts)) == counts
+    assert np.array_equal(from_run_lengths(counts, 37, 23), part)
+    with pytest.raises(InputError, match="do not fill"):
+        from_run_lengths([*counts, 1], 37, 23)
+
+
+def test_compressed_run_lengths_are_those_of_cocos_own_tools() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    part = np.random.default_rng(1).random((61, 47)) < 0.4
+    own = compressed(run_lengths(part))
+    assert coco.encode(np.asfortranarray(part.astype(np.uint8)))["counts"].decode() == own

@@ -7,13 +7,8 @@ import pytest
 from PIL import Image
 
 from svfseg.data import base_split, folder, novel_split, stickers
-from svfseg.data.images import (
-    check_same_size,
-    overlay,
-    read_binary_mask,
-    read_image,
-    read_mask,
-)
+from svfseg.data.images import check_same_size, overlay, read_image
+from svfseg.data.masks import read_binary_mask, read_mask
 from tests.data.voc_tree import write_image, write_mask
 
 

@@ -10,8 +10,8 @@ from svfseg._lazy import lazy_names
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from svfseg.annotations.folders import SupportFiles, find_images, find_supports
     from svfseg.annotations.inputs import ImageLike, MaskLike, as_image, as_mask
-    from svfseg.annotations.labelme import read_marks
     from svfseg.annotations.marks import draw_marks
+    from svfseg.annotations.marks_files import read_marks
 
 _HOMES = {
     "SupportFiles": "svfseg.annotations.folders",
@@ -21,7 +21,7 @@ _HOMES = {
     "MaskLike": "svfseg.annotations.inputs",
     "as_image": "svfseg.annotations.inputs",
     "as_mask": "svfseg.annotations.inputs",
-    "read_marks": "svfseg.annotations.labelme",
+    "read_marks": "svfseg.annotations.marks_files",
     "draw_marks": "svfseg.annotations.marks",
 }
 __all__ = [

@@ -1,61 +1,91 @@
 """Find images, masks and class names in folders, lists and files."""
 
-import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from svfseg.annotations.labelme import marked_labels
-from svfseg.data.folder import IMAGE_ENDS
+from svfseg.annotations.lists import read_list
+from svfseg.annotations.marks_files import MARK_ENDS, marked_labels
+from svfseg.data.folder import IMAGE_ENDS, LOSSY_ENDS, MASK_ENDS, by_name, mask_of
 from svfseg.data.images import image_size
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import read_text
+from svfseg.files import LIST_ENDS, read_text
 
 logger = logging.getLogger(__name__)
-# Images that are not read, and missed if nobody says so.
-OTHER_ENDS = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".dcm", ".nii")
+# Files that lie beside images and that nobody misses.
+_NO_IMAGES = ("classes.txt", "thumbs.db", "desktop.ini")
 
 
-def find_images(places: Sequence[Path], none: bool = False) -> list[Path]:
+def find_images(places: Sequence[Path], none: bool = False, tell: bool = True) -> list[Path]:
     """List images of files and folders (not of folders in them), in order, each name once.
+
+    Names that begin with a dot are passed over; other files of a folder that are not read are
+    counted in a warning.
 
     Args:
         places: files and folders.
         none: whether there may be no image.
+        tell: warn of files in the folders that are not read.
 
     Raises:
         MissingFileError: a path is not there.
         InputError: two images whose masks would have one name, or no image.
     """
-    paths: list[Path] = []
-    for path in places:
-        if path.is_dir():
-            inside = sorted(path.iterdir())
-            paths += [p for p in inside if p.suffix.lower() in IMAGE_ENDS]
-            other = [p.name for p in inside if p.suffix.lower() in OTHER_ENDS]
-            if other and paths:
-                logger.warning(
-                    "left out %d file(s) that are not read, first %s: save them as PNG or JPEG",
-                    len(other),
-                    other[0],
-                )
-        elif path.is_file():
-            paths.append(path)
-        else:
-            raise MissingFileError(f"there is no image or folder at {path}")
-    by_name: dict[str, Path] = {}
-    for path in dict.fromkeys(paths):
-        if path.stem in by_name:
+    by_stem: dict[str, Path] = {}
+    for path in images_in(places, tell):
+        if path.stem in by_stem:
             raise InputError(
-                f"{by_name[path.stem]} and {path} have one name: their masks would overwrite each "
+                f"{by_stem[path.stem]} and {path} have one name: their masks would overwrite each "
                 "other"
             )
-        by_name[path.stem] = path
-    if not by_name and not none:
+        by_stem[path.stem] = path
+    if not by_stem and not none:
         where, ends = ", ".join(map(str, places)), ", ".join(IMAGE_ENDS)
         raise InputError(f"no images in {where} ({ends}){_elsewhere(places)}")
-    return list(by_name.values())
+    return list(by_stem.values())
+
+
+def images_in(places: Sequence[Path], tell: bool = True) -> list[Path]:
+    """List images of files and folders, in order, whatever their names.
+
+    Args:
+        places: files and folders.
+        tell: warn of files in the folders that are not read.
+
+    Raises:
+        MissingFileError: a path is not there.
+    """
+    paths: list[Path] = []
+    for place in places:
+        if not place.is_dir():
+            if not place.exists():
+                raise MissingFileError(f"there is no image or folder at {place}")
+            paths.append(place)
+            continue
+        inside = _inside(place)
+        images = [path for path in inside if path.suffix.lower() in IMAGE_ENDS]
+        stems = {path.stem for path in images}
+        other = [path for path in inside if path not in images and not _is_beside(path, stems)]
+        if tell and other and images:
+            logger.warning(
+                "left out %d file(s) of %s that are not images that are read, first %s: save them "
+                "as PNG or JPEG", len(other), place, other[0].name,
+            )  # fmt: skip
+        paths += images
+    return list(dict.fromkeys(paths))
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Files of a folder in order, without hidden ones (macOS leaves ._NAME beside each)."""
+    return [p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and not p.is_dir()]
+
+
+def _is_beside(path: Path, stems: Collection[str]) -> bool:
+    """Whether a file belongs to an image, or to the system, and nobody misses it."""
+    return path.name.lower() in _NO_IMAGES or (
+        path.suffix.lower() in MARK_ENDS and path.stem in stems
+    )
 
 
 def _elsewhere(places: Sequence[Path]) -> str:
@@ -110,8 +140,8 @@ def find_supports(
 
     Args:
         images: images; or one folder (images/, masks/ and classes.txt; or images with labelme's
-            files beside them); or one list (.csv or .txt with a row "image,mask" per support, and
-            no mask for an image without the class).
+            files or masks beside them); or one list (.csv, .tsv or .txt with a row
+            "image,mask" per support, and no mask for an image without the class).
         masks: one mask per image, or the folder of masks that belongs to a folder of images.
         classes: names of the classes; by default those of classes.txt or of labelme's files, else
             "class".
@@ -139,13 +169,13 @@ def find_supports(
         mask_folder = next((path for path in masks if path.is_dir()), None)
         image_paths, mask_paths, listed = _from_folder(first, mask_folder)
         names = names or listed
-    elif len(images) == 1 and first.suffix.lower() in (".csv", ".txt") and first.is_file():
-        image_paths, mask_paths = _from_list(first)
+    elif len(images) == 1 and first.suffix.lower() in LIST_ENDS and first.is_file():
+        image_paths, mask_paths = read_list(first)
     elif len(images) != len(masks):
         raise InputError(
             f"found {len(images)} support image(s) and {len(masks)} mask(s): give one mask each"
         )
-    drawn = [path for path in mask_paths if path is not None and path.suffix.lower() == ".json"]
+    drawn = [path for path in mask_paths if path is not None and path.suffix.lower() in MARK_ENDS]
     labels = dict.fromkeys(label for path in drawn for label in marked_labels(path))
     return SupportFiles(image_paths, mask_paths, names or tuple(labels) or ("class",))
 
@@ -153,49 +183,59 @@ def find_supports(
 def _from_folder(
     folder: Path, masks_in: Path | None
 ) -> tuple[list[Path], list[Path | None], tuple[str, ...]]:
-
-    inside, beside = folder / "images", folder / "masks"
-    if masks_in is not None:
-        inside, beside = folder, masks_in
-    elif not inside.is_dir() and not beside.is_dir():  # as labelme leaves a folder
-        inside = beside = folder
-    elif not inside.is_dir() or not beside.is_dir():
-        raise MissingFileError(f"{folder} has only one of images/ and masks/: expected both")
-    images = find_images([inside])
-    masks: list[Path | None] = [_mask_of(path, beside) for path in images]
+    inside, beside = (folder, masks_in) if masks_in is not None else _parts(folder)
+    if inside == beside and not any(p.suffix.lower() == ".json" for p in _inside(inside)):
+        images, masks = _side_by_side(images_in([inside]))
+    else:
+        images = find_images([inside])
+        files = by_name(_inside(beside))
+        masks = [
+            files.get(f"{path.stem}.json".casefold())  # beside an image lies another image
+            if beside == path.parent
+            else mask_of(path, files, (*MASK_ENDS, *MARK_ENDS))
+            for path in images
+        ]
     missing = [path.name for path, mask in zip(images, masks, strict=True) if mask is None]
-    if missing:
+    if missing or not images:
+        name = Path(missing[0]).stem if missing else "NAME"
+        first = f", first {missing[0]}" if missing else ""
         raise MissingFileError(
-            f"{len(missing)} of {len(images)} images in {folder} have no mask, first {missing[0]}: "
-            "expected a .png in masks/ or a .json of labelme; give images without the class "
-            "separately",
+            f"{len(missing)} of {len(images)} images in {folder} have no mask{first}: "
+            f"expected {name}.png, {name}_mask.png or mask_{name}.png in {beside.name}/ (or .tif, "
+            f".bmp, .gif), or {name}.json of labelme; give images without the class separately",
             settings=("negative",),
         )
-    listed = folder / "classes.txt"
-    lines = read_text(listed).splitlines() if listed.is_file() else []
+    named = (folder / "classes.txt", beside / "classes.txt")
+    listed = next((path for path in named if path.is_file()), None)
+    lines = read_text(listed).splitlines() if listed is not None else []
     return images, masks, tuple(line.strip() for line in lines if line.strip())
 
 
-def _mask_of(image: Path, folder: Path) -> Path | None:
-    ends = (".json",) if folder == image.parent else (".png", ".json")
-    return next((p for p in (folder / f"{image.stem}{e}" for e in ends) if p.is_file()), None)
+# Folders of images and of their masks or marks, as people name them.
+_LAYOUTS = (("images", "masks"), ("images", "labels"), ("JPEGImages", "SegmentationClass"))
 
 
-def _from_list(path: Path) -> tuple[list[Path], list[Path | None]]:
-    """Rows of image and mask, with paths as they are or beside the list."""
-    images: list[Path] = []
-    masks: list[Path | None] = []
+def _parts(folder: Path) -> tuple[Path, Path]:
+    """The folders of images and of masks in a folder; the folder itself where labelme left it."""
+    for images, masks in _LAYOUTS:
+        if (folder / images).is_dir() and (folder / masks).is_dir():
+            return folder / images, folder / masks
+    if (folder / "images").is_dir() or (folder / "masks").is_dir():
+        raise MissingFileError(f"{folder} has only one of images/ and masks/: expected both")
+    return folder, folder
 
-    def placed(name: str) -> Path:
-        return Path(name) if Path(name).exists() else path.parent / name
 
-    with path.open(newline="") as file:
-        for row in csv.reader(file, delimiter="," if path.suffix.lower() == ".csv" else " "):
-            words = [word.strip() for word in row if word.strip()]
-            if not words or words[0].startswith("#") or words[:2] == ["image", "mask"]:
-                continue
-            images.append(placed(words[0]))
-            masks.append(placed(words[1]) if len(words) > 1 else None)
-    if not images:
-        raise InputError(f"{path} lists no images: expected image,mask per line")
-    return images, masks
+def _side_by_side(paths: Sequence[Path]) -> tuple[list[Path], list[Path | None]]:
+    """Part images from masks that lie in one folder: a.jpg and a.png, or a.jpg and a_mask.png."""
+    files = by_name(paths)
+    masks: dict[Path, Path] = {}
+    for path in paths:
+        lossy = path.suffix.lower() in LOSSY_ENDS
+        names = [f"{path.stem}_mask{end}" for end in MASK_ENDS]
+        names += [f"mask_{path.stem}{end}" for end in MASK_ENDS]
+        names += [f"{path.stem}{end}" for end in MASK_ENDS if lossy and end not in LOSSY_ENDS]
+        found = next((files[n.casefold()] for n in names if n.casefold() in files), None)
+        if found is not None:
+            masks[path] = found
+    images = [path for path in paths if path not in masks.values()]
+    return images, [masks.get(path) for path in images]

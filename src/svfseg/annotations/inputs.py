@@ -9,16 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from svfseg.annotations.labelme import read_marks
 from svfseg.annotations.marks import draw_marks
-from svfseg.data.images import (
-    Array,
-    check_same_size,
-    ids_of,
-    read_image,
-    read_mask,
-    rgb_of,
-)
+from svfseg.annotations.marks_files import MARK_ENDS, read_marks
+from svfseg.data.images import Array, check_same_size, read_image, rgb_of
+from svfseg.data.masks import ids_of, one_class, turned_with, values_of
+from svfseg.data.opening import open_picture
 from svfseg.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -63,19 +58,25 @@ def as_image(image: ImageLike, name: str = "the image") -> Array:
     return np.ascontiguousarray(array[..., :3])
 
 
-def as_mask(source: MaskLike, image: Array, names: Sequence[str], name: str = "the mask") -> Array:
+def as_mask(
+    source: MaskLike, image: Array, names: Sequence[str], name: str = "the mask",
+    picture: ImageLike | None = None,
+) -> Array:  # fmt: skip
     """Read a mask as (height, width) uint8 of class ids, 1, 2 ... in the order of the names.
 
-    With one class any value but 0 is the class; 255 is unknown where other values stand beside it.
-    Unknown pixels are 255.
+    With one class any value but 0 is the class; 255 is unknown where other values stand beside it,
+    and a mask with soft edges is the class from 128 on (`svfseg.data.masks.one_class`). Unknown
+    pixels are 255.
 
     Args:
-        source: a path (of a mask, or of a .json with marks, see
-            `svfseg.annotations.labelme.read_marks`), a Pillow image, an array of ids or bools,
+        source: a path (of a mask, or of a file of marks, see
+            `svfseg.annotations.marks_files.read_marks`), a Pillow image, an array of ids or bools,
             marks (`svfseg.annotations.marks.draw_marks`), or None: an image without any class.
         image: whose mask it is.
         names: names of the classes.
         name: name to use in messages.
+        picture: where the image came from: a mask that was drawn on it as it is stored is turned as
+            it is.
 
     Raises:
         MissingFileError: no such file.
@@ -91,14 +92,21 @@ def as_mask(source: MaskLike, image: Array, names: Sequence[str], name: str = "t
     if source is None:
         return np.zeros(image.shape[:2], np.uint8)
     classes = len(names)
-    if isinstance(source, (str, Path)) and str(source).lower().endswith(".json"):
-        source = read_marks(source, names, image)
+    if isinstance(source, (str, Path)) and Path(source).suffix.lower() in MARK_ENDS:
+        place = picture if isinstance(picture, (str, Path)) else None
+        marks = read_marks(source, names, image, place)
+        try:
+            return draw_marks(marks, image, classes)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
     if isinstance(source, Mapping):
         return draw_marks(source, image, classes)
+    read = values_of if classes == 1 else ids_of
     if isinstance(source, (str, Path)):
-        mask = read_mask(source)
+        with open_picture(source) as opened:
+            mask = read(opened, f"{source}")
     elif isinstance(source, Image.Image):
-        mask = ids_of(source, name)
+        mask = read(source, name)
     else:
         mask = np.asarray(source)
         if mask.ndim != 2 or mask.dtype.kind not in "bui":
@@ -109,14 +117,10 @@ def as_mask(source: MaskLike, image: Array, names: Sequence[str], name: str = "t
         if mask.size and (mask.min() < 0 or mask.max() > 255):
             raise InputError(f"{name} holds {mask.min()} to {mask.max()}: expected ids 0 to 255")
         mask = mask.astype(np.uint8)
+    mask = turned_with(image, mask, picture, name)
     check_same_size(image, mask, name)
     if classes == 1:
-        values = set(np.unique(mask).tolist()) - {0}
-        if 255 in values and len(values) > 1:
-            mask = np.where(mask == 255, 255, mask != 0)
-        else:
-            mask = mask != 0
-        return np.ascontiguousarray(mask, np.uint8)
+        return one_class(mask, name)
     unknown = sorted(set(np.unique(mask).tolist()) - set(range(classes + 1)) - {255})
     if unknown:
         raise InputError(f"{name} holds ids {unknown}: there are {classes} classes, 1 to {classes}")

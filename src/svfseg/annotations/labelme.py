@@ -1,126 +1,132 @@
-"""Read marks from files: those of labelme, and JSON files with marks."""
+"""Read the shapes of labelme's files, and of programs that write such files, as marks."""
 
-import json
+import base64
+import binascii
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from svfseg.annotations.marks import KINDS
-from svfseg.data.images import Array
-from svfseg.errors import InputError, MissingFileError
+import numpy as np
 
-# labelme's shapes as marks; its circle is drawn as a polygon.
+from svfseg.data.images import Array, decoded
+from svfseg.data.opening import open_picture
+from svfseg.errors import InputError
+
+# Shapes as marks. What has four corners is a polygon; so is a circle, once its outline is drawn.
 _KINDS = {
     "polygon": "polygons",
+    "oriented_rectangle": "polygons",
+    "rotation": "polygons",
+    "quadrilateral": "polygons",
     "circle": "polygons",
     "rectangle": "boxes",
     "linestrip": "scribbles",
     "line": "scribbles",
     "point": "clicks",
     "points": "clicks",
+    "mask": "masks",
 }
-_BACKGROUND = ("background", "_background_")
 _CORNERS = 64
+# The most pixels that a shape's own mask may have.
+_MOST = 200_000_000
 
-Marks = dict[str, list[dict[str, Any]]]
-
-
-def read_marks(path: str | Path, names: Sequence[str], image: Array | None = None) -> Marks:
-    """Read the marks of a file, for `svfseg.annotations.marks.draw_marks`.
-
-    Either labelme's (its shapes by their labels), or a JSON object of kinds of marks, each mark's
-    class a name or an id. What is labelled as something else than the classes is left out;
-    "background" says what is none of them.
-
-    Args:
-        path: path of the file.
-        names: names of the classes 1, 2 ...
-        image: whose marks they are; a labelme file must be of its size.
-
-    Raises:
-        MissingFileError: no such file.
-        InputError: no marks, of another image size, or none of the classes.
-    """
-    content = _read(path)
-    if "shapes" in content:
-        _check_size(path, content, image)
-        listed = [_of_shape(path, shape) for shape in content["shapes"]]
-    else:
-        listed = [(kind, mark) for kind in content for mark in _own(content[kind])]
-    ids = {"background": 0, "_background_": 0}
-    ids |= {name: i for i, name in enumerate(names, start=1)}
-    marks_by_kind: Marks = {}
-    for kind, mark in listed:
-        owner = mark["class"]
-        class_id = owner if isinstance(owner, int) else ids.get(str(owner))
-        if class_id is not None:
-            marks_by_kind.setdefault(kind, []).append({"points": mark["points"], "class": class_id})
-    if not any(mark["class"] for marks in marks_by_kind.values() for mark in marks):
-        labels = sorted({str(mark["class"]) for _, mark in listed})
-        raise InputError(
-            f"{path} marks {', '.join(labels) or 'nothing'}: expected {' or '.join(names)} "
-            "(the names of the classes)"
-        )
-    return marks_by_kind
+Mark = tuple[str, dict[str, Any]]
 
 
-def marked_labels(path: str | Path) -> list[str]:
-    """List the names of the classes in a file of marks, in the order in which they come.
+class DegenerateShapeError(InputError):
+    """A shape that marks nothing: too few points, or all of them outside of the image."""
+
+
+def label_of(shape: Mapping[str, Any]) -> str:
+    """Give the label of a shape, without blanks around it."""
+    return str(shape.get("label")).strip()
+
+
+def check_shapes(content: Mapping[str, Any], path: object) -> list[Mapping[str, Any]]:
+    """List the shapes of a labelme file.
 
     Raises:
-        MissingFileError: no such file.
-        InputError: no marks.
+        InputError: they are no list of objects.
     """
-    content = _read(path)
-    if "shapes" in content:
-        owners = [str(shape.get("label")) for shape in content["shapes"]]
-    else:
-        owners = [str(mark["class"]) for kind in content for mark in _own(content[kind])
-                  if not isinstance(mark["class"], int)]  # fmt: skip
-    return [name for name in dict.fromkeys(owners) if name not in _BACKGROUND]
+    shapes = content["shapes"]
+    if not isinstance(shapes, list):
+        raise InputError(f"{path} is damaged: its shapes are {type(shapes).__name__}, not a list")
+    for number, shape in enumerate(shapes, start=1):
+        if not isinstance(shape, dict):
+            raise InputError(
+                f"{path} is damaged: its shape {number} is {type(shape).__name__}, not an object"
+            )
+    return shapes
 
 
-def _read(path: str | Path) -> dict[str, Any]:
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"no marks at {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not JSON ({error}): expected marks, or a labelme file"
-        ) from None
-    if not isinstance(content, dict) or not ("shapes" in content or content.keys() & set(KINDS)):
-        raise InputError(f"{path} holds no marks: expected a labelme file, or {', '.join(KINDS)}")
-    return content
-
-
-def _own(marks: Any) -> list[dict[str, Any]]:
-    return [
-        {"class": 1, **mark} if isinstance(mark, Mapping) else {"points": mark, "class": 1}
-        for mark in marks
-    ]
-
-
-def _of_shape(path: str | Path, shape: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    kind, points = shape.get("shape_type", "polygon"), shape.get("points", [])
-    if kind not in _KINDS:
-        raise InputError(
-            f"{path} has a shape of type {kind}: expected {', '.join(_KINDS)}; save it as a mask"
-        )
-    if kind == "circle":
-        (x, y), edge = points
-        radius = math.dist((x, y), edge)
-        turns = [2 * math.pi * i / _CORNERS for i in range(_CORNERS)]
-        points = [(x + radius * math.cos(t), y + radius * math.sin(t)) for t in turns]
-    return _KINDS[kind], {"points": points, "class": str(shape.get("label"))}
-
-
-def _check_size(path: str | Path, content: Mapping[str, Any], image: Array | None) -> None:
+def check_size(content: Mapping[str, Any], image: Array, path: object) -> None:
+    """Raise InputError if a labelme file was drawn on an image of another size."""
     size = content.get("imageHeight"), content.get("imageWidth")
-    if image is not None and None not in size and size != image.shape[:2]:
+    if None not in size and size != image.shape[:2]:
         raise InputError(
             f"{path} was drawn on an image of {size[1]}x{size[0]}, this one has "
             f"{image.shape[1]}x{image.shape[0]}: mark it again, or give the image that was marked"
         )
+
+
+def mark_of(shape: Mapping[str, Any], name: str) -> Mark:
+    """Turn a shape into a kind of mark and its points (or its mask), of `draw_marks`.
+
+    Args:
+        shape: with shape_type, points and, for a mask, a PNG in base64.
+        name: name of the shape, for messages.
+
+    Raises:
+        DegenerateShapeError: too few points.
+        InputError: an unknown type, or what are no points.
+    """
+    kind = shape.get("shape_type") or "polygon"
+    if kind not in _KINDS:
+        raise InputError(
+            f"{name} is of the type {kind}: expected {', '.join(_KINDS)}; save it as a mask"
+        )
+    points = points_of(shape.get("points"), name)
+    if kind == "mask":
+        return "masks", {"mask": _decoded_mask(shape.get("mask"), name), "points": points[:1]}
+    if kind == "circle":
+        if len(points) != 2:
+            raise DegenerateShapeError(f"{name} is a circle of {len(points)} point(s), not of 2")
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        turns = [2 * math.pi * i / _CORNERS for i in range(_CORNERS)]
+        points = [(x + radius * math.cos(t), y + radius * math.sin(t)) for t in turns]
+    if kind == "rectangle" and len(points) > 2:  # some programs store all four corners
+        columns, rows = zip(*points, strict=True)
+        points = [(min(columns), min(rows)), (max(columns), max(rows))]
+    return _KINDS[kind], {"points": points}
+
+
+def points_of(points: Any, name: str) -> list[tuple[float, float]]:
+    """Read points (x, y); of longer ones the first two numbers count.
+
+    Raises:
+        InputError: what are no pairs of finite numbers.
+    """
+    if not isinstance(points, Sequence) or isinstance(points, str):
+        raise InputError(f"{name} has no list of points")
+    pairs = []
+    for point in points:
+        numbers = list(point) if isinstance(point, Sequence) and not isinstance(point, str) else []
+        good = len(numbers) >= 2 and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e9
+            for v in numbers[:2]
+        )
+        if not good:
+            raise InputError(f"{name} has the point {str(point)[:60]}: expected two numbers (x, y)")
+        pairs.append((float(numbers[0]), float(numbers[1])))
+    return pairs
+
+
+def _decoded_mask(text: Any, name: str) -> Array:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise InputError(f"{name} holds no mask in base64") from error
+    with open_picture(data, f"the mask of {name}", None, _MOST) as image:
+        values = decoded(lambda: np.asarray(image.convert("L")), name)
+    return (values > 0).astype(np.uint8)

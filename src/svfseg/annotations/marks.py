@@ -11,7 +11,7 @@ from svfseg.annotations.random_walk import walk_shares
 from svfseg.data.images import Array
 from svfseg.errors import InputError
 
-KINDS = ("polygons", "boxes", "scribbles", "clicks")
+KINDS = ("polygons", "boxes", "scribbles", "clicks", "masks")
 UNKNOWN = 255
 # Boxes, scribbles and clicks are grown on an image of at most this side.
 _SIDE = 192
@@ -28,12 +28,13 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
     drawn, and the image's border is not; where marks of another class or of background say what is
     not, only the border beyond a tenth of the image from any mark of the class. A pixel whose walks
     end in the class with more than 0.6 belongs to it, with 0.4 to 0.6 it is unknown (255).
-    Later kinds lie over earlier ones: grown regions first, polygons last.
+    Later kinds lie over earlier ones: grown regions first, then masks, polygons last.
 
     Args:
         marks: kind -> list of marks, of "polygons" and "scribbles" (lists of points), "boxes"
-            (left, top, right, bottom), "clicks" (points). A mark may be {"points": ..., "class":
-            id}; else it is of class 1. Class 0 marks background.
+            (left, top, right, bottom), "clicks" (points), "masks" ({"mask": (rows, columns),
+            "points": [its left upper corner]}). A mark may be {"points": ..., "class": id}; else it
+            is of class 1. Class 0 marks background.
         image: (height, width, 3).
         classes: number of classes.
 
@@ -56,13 +57,15 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
         raise InputError(f"unknown kind of marks {unknown[0]}: expected {', '.join(KINDS)}")
     height, width = image.shape[:2]
     points_of = {kind: [_read(m, kind, classes, (width, height)) for m in marks.get(kind, ())]
-             for kind in KINDS}  # fmt: skip
+             for kind in KINDS if kind != "masks"}  # fmt: skip
     mask = np.zeros((height, width), np.uint8)
     grown = [(k, c, p) for k in ("boxes", "scribbles", "clicks") for c, p in points_of[k]]
     for class_id in sorted({c for _, c, _ in grown if c}):
         region = _grow(image, grown, class_id)
         mask[region == 1] = class_id
         mask[(region == UNKNOWN) & (mask == 0)] = UNKNOWN
+    for part in marks.get("masks", ()):
+        _paste(mask, part, classes)
     drawn = Image.fromarray(mask)
     for class_id, points in points_of["polygons"]:
         if len(points) < 3:
@@ -71,15 +74,48 @@ def draw_marks(marks: Mapping[str, Any], image: Array, classes: int = 1) -> Arra
     return np.asarray(drawn)
 
 
+def least_points(kind: str) -> int:
+    """Give the fewest points of a mark of a kind."""
+    return {"polygons": 3, "boxes": 2}.get(kind, 1)
+
+
+def _paste(mask: Array, part: Mapping[str, Any], classes: int) -> None:
+    """Draw a mask at its corner, cut off where the image ends."""
+    class_id = _class_of(part, classes)
+    (left, top), inside = np.rint(part["points"][0]).astype(int), np.asarray(part["mask"]) > 0
+    x, y = max(0, int(left)), max(0, int(top))
+    inside = inside[
+        y - int(top) : mask.shape[0] - int(top), x - int(left) : mask.shape[1] - int(left)
+    ]
+    mask[y : y + inside.shape[0], x : x + inside.shape[1]][inside] = class_id
+
+
+def _class_of(mark: Mapping[str, Any], classes: int) -> int:
+    try:
+        class_id = int(mark.get("class", 1))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"a mark is of class {mark['class']!r}: expected a number") from error
+    if not 0 <= class_id <= classes:
+        raise InputError(f"a mark is of class {class_id}: expected 0 (background) to {classes}")
+    return class_id
+
+
 def _read(
     mark: Any, kind: str, classes: int, size: tuple[int, int]
 ) -> tuple[int, list[tuple[float, float]]]:
     class_id, points = 1, mark
     if isinstance(mark, Mapping):
-        class_id, points = int(mark.get("class", 1)), mark["points"]
-    if not 0 <= class_id <= classes:
-        raise InputError(f"a mark is of class {class_id}: expected 0 (background) to {classes}")
-    flat = np.asarray(points, float).reshape(-1)
+        if "points" not in mark:
+            raise InputError(f"a mark of {kind} has no points")
+        class_id, points = _class_of(mark, classes), mark["points"]
+    try:
+        flat = np.asarray(points, float).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a mark of {kind} has {str(points)[:60]}: expected points (x, y)"
+        ) from error
+    if not np.isfinite(flat).all():
+        raise InputError(f"a mark of {kind} has points that are not finite numbers")
     if kind == "boxes" and flat.size != 4:
         raise InputError(f"a box has {flat.size} numbers: expected left, top, right, bottom")
     if flat.size < 2 or flat.size % 2:

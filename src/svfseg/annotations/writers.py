@@ -2,40 +2,23 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from svfseg.annotations.outlines import Ring, number_parts, simplify, trace_rings
+from svfseg.annotations.coco_masks import compressed, run_lengths
+from svfseg.annotations.things import Thing, opened, things
 from svfseg.data.images import Array
 from svfseg.files import read_json, replace_file, write_json, write_text
 
-# Corners of an outline may lie off it by this, in pixels.
-TOLERANCE = 0.75
-# Smaller specks are no objects of their own.
-LEAST_AREA = 16
 
-
-class Thing(NamedTuple):
-    """A connected part of a class.
-
-    Attributes:
-        class_id: id of the class.
-        part: (height, width) bool.
-        outer: (points, 2) of (x, y), its outline in pixels.
-        holes: the same for each hole.
-    """
-
-    class_id: int
-    part: npt.NDArray[np.bool_]
-    outer: Ring
-    holes: list[Ring]
-
-
-class Named(NamedTuple):
+@dataclass(frozen=True)
+class Named:
     """A mask with what a file says about it.
 
     Attributes:
@@ -52,28 +35,10 @@ class Named(NamedTuple):
     confidence: Mapping[str, float]
     probabilities: npt.NDArray[np.float16] | None = None
 
-
-def things(mask: Array) -> list[Thing]:
-    """Find the connected parts of every class, with their outlines.
-
-    Args:
-        mask: (height, width) of ids, 0 being background.
-    """
-    result = []
-    for class_id in sorted(set(np.unique(mask).tolist()) - {0, 255}):
-        numbered = number_parts(mask == class_id)
-        for number in range(1, int(numbered.max()) + 1):
-            part = numbered == number
-            if part.sum() < LEAST_AREA:
-                continue
-            rings = [
-                np.clip(simplify(ring, TOLERANCE), 0, part.shape[::-1])
-                for ring in trace_rings(part)
-            ]
-            rings = sorted((r for r in rings if len(r) > 3), key=lambda ring: -abs(_area(ring)))
-            if rings:
-                result.append(Thing(class_id, part, rings[0], rings[1:]))
-    return result
+    @cached_property
+    def things(self) -> list[Thing]:
+        """Connected parts of the classes, found once for all formats."""
+        return things(self.mask)
 
 
 def write_png(folder: Path, named: Named) -> None:
@@ -86,12 +51,15 @@ def write_png(folder: Path, named: Named) -> None:
 
 
 def write_yolo(folder: Path, named: Named) -> None:
-    """Write labels/NAME.txt: class and outline per thing, in shares of the sides; no holes."""
+    """Write labels/NAME.txt: class and outline per thing, in shares of the sides.
+
+    An outline is cut open to its holes, as the format has one ring for each thing.
+    """
     (folder / "labels").mkdir(exist_ok=True)
     height, width = named.mask.shape
     lines = []
-    for thing in things(named.mask):
-        points = (thing.outer[:-1] / (width, height)).round(6).reshape(-1)
+    for thing in named.things:
+        points = (opened(thing.outer, thing.holes) / (width, height)).round(6).reshape(-1)
         lines.append(f"{thing.class_id - 1} {' '.join(f'{v:g}' for v in points)}")
     labels = folder / "labels"
     write_text(labels / f"{named.image.stem}.txt", "".join(f"{x}\n" for x in lines))
@@ -99,7 +67,7 @@ def write_yolo(folder: Path, named: Named) -> None:
 
 
 def write_labelme(folder: Path, named: Named) -> None:
-    """Write NAME.json as labelme reads it: a polygon per thing; no holes."""
+    """Write NAME.json as labelme reads it: a polygon per thing, cut open to its holes."""
     height, width = named.mask.shape
     content = {
         "version": "5.5.0",
@@ -107,12 +75,12 @@ def write_labelme(folder: Path, named: Named) -> None:
         "shapes": [
             {
                 "label": named.classes[thing.class_id - 1],
-                "points": thing.outer[:-1].round(2).tolist(),
+                "points": opened(thing.outer, thing.holes).round(2).tolist(),
                 "group_id": None,
                 "shape_type": "polygon",
                 "flags": {},
             }
-            for thing in things(named.mask)
+            for thing in named.things
         ],
         "imagePath": _seen_from(folder, named.image),
         "imageData": None,
@@ -146,7 +114,7 @@ def write_geojson(folder: Path, named: Named) -> None:
                 "confidence": named.confidence[named.classes[thing.class_id - 1]],
             },
         }
-        for thing in things(named.mask)
+        for thing in named.things
     ]
     content = {"type": "FeatureCollection", "features": features}
     write_json(folder / f"{named.image.stem}.geojson", content, None)
@@ -175,15 +143,15 @@ def write_coco(folder: Path, named: Named) -> None:
     (folder / "coco").mkdir(exist_ok=True)
     height, width = named.mask.shape
     annotations = []
-    for thing in things(named.mask):
-        rows, columns = np.nonzero(thing.part)
-        left, top = int(columns.min()), int(rows.min())
+    for thing in named.things:
+        (left, top), (rows, columns) = thing.corner, thing.part.shape
+        counts = run_lengths(thing.part, thing.corner, (height, width))
         annotations.append(
             {
                 "category_id": thing.class_id,
-                "segmentation": {"size": [height, width], "counts": run_lengths(thing.part)},
+                "segmentation": {"size": [height, width], "counts": compressed(counts)},
                 "area": int(thing.part.sum()),
-                "bbox": [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1],
+                "bbox": [left, top, columns, rows],
                 "iscrowd": 0,
                 "score": named.confidence[named.classes[thing.class_id - 1]],
             }
@@ -226,14 +194,6 @@ WRITERS: dict[str, Callable[[Path, Named], None]] = {
 ANSWER_WRITERS = {**WRITERS, "probability": write_probability}
 
 
-def run_lengths(part: npt.NDArray[np.bool_]) -> list[int]:
-    """Encode a mask as COCO's uncompressed run lengths, column by column, background first."""
-    flat = part.ravel(order="F").astype(np.int8)
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff([0, *edges.tolist(), len(flat)]).tolist()
-    return [0, *counts] if flat[0] else counts
-
-
 def palette(count: int) -> list[tuple[int, int, int]]:
     """List the colours of ids 0 to ``count`` as PASCAL VOC has them, by the bits of an id."""
     colors = []
@@ -245,8 +205,3 @@ def palette(count: int) -> list[tuple[int, int, int]]:
             bits >>= 3
         colors.append((color[0], color[1], color[2]))
     return colors
-
-
-def _area(ring: Ring) -> float:
-    x, y = ring[:, 0], ring[:, 1]
-    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)

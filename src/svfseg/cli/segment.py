@@ -10,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import check_output_file, check_output_folder, replace_file
+from svfseg.files import LIST_ENDS, check_output_file, check_output_folder, replace_file
 
 Format = Literal["png", "coco", "yolo", "labelme", "geojson", "probability"]
 
@@ -199,7 +199,9 @@ def run_predict(arguments: Sequence[str]) -> None:
     from svfseg.cli.progress import ImageProgress
     from svfseg.segmenter.batch import predict_folder
 
-    check_images(find_images(parsed.query, none=parsed.watch))  # before the network is built
+    check_images(
+        find_images(parsed.query, none=parsed.watch, tell=False)
+    )  # before the network is built
     segmenter, task = _segmenter(parsed, supports, marks)
     with ImageProgress() as progress:
         lines = predict_folder(
@@ -224,7 +226,7 @@ def _segmenter(
     parsed: PredictArguments, supports: list[Path], marks: list[Path]
 ) -> tuple[Any, str]:
     """Load the fitted segmenter, or fit one on a run; return it with a text that names the task."""
-    from svfseg.data.images import read_binary_mask
+    from svfseg.data.masks import read_binary_mask
     from svfseg.segmenter import FewShotSegmenter
 
     if parsed.task.is_file():
@@ -288,8 +290,7 @@ def run_report(arguments: Sequence[str]) -> None:
 
 def _finds_own_masks(support: Sequence[Path]) -> bool:
     """Whether one folder or one list names the masks too."""
-    lists = (".csv", ".txt")
-    return len(support) == 1 and (support[0].is_dir() or support[0].suffix.lower() in lists)
+    return len(support) == 1 and (support[0].is_dir() or support[0].suffix.lower() in LIST_ENDS)
 
 
 def _digest(paths: Sequence[Path]) -> str:

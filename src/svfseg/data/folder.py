@@ -1,21 +1,47 @@
 """Your own annotated folder: images/NAME.jpg, masks/NAME.png, classes.txt."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from svfseg.data.images import check_same_size, read_image, read_mask
+from svfseg.data.images import check_same_size, read_image
 from svfseg.data.index import SET_ROOT, Index, Pixels, Sample, class_pixels
+from svfseg.data.masks import read_mask, turned_with
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import read_text
 
-IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_ENDS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+# What is compressed with loss is no mask of several classes, so it is looked for last.
+LOSSY_ENDS = (".jpg", ".jpeg", ".webp")
+MASK_ENDS = (".png", ".tif", ".tiff", ".bmp", ".gif", *LOSSY_ENDS)
+
+
+def by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Give files by their names, in letters of one case."""
+    return {path.name.casefold(): path for path in paths}
+
+
+def mask_of(image: Path, files: Mapping[str, Path], ends: Sequence[str] = MASK_ENDS) -> Path | None:
+    """Find the mask of an image by its name: NAME, NAME_mask, mask_NAME, or the image's whole name.
+
+    Args:
+        image: path of the image.
+        files: what `by_name` gave.
+        ends: ends to look for, in this order.
+    """
+    stems = (image.stem, f"{image.stem}_mask", f"mask_{image.stem}", image.name)
+    names = [f"{stem}{end}".casefold() for stem in stems for end in ends]
+    return next((files[name] for name in names if name in files), None)
 
 
 def folder(root: str | Path) -> Index:
     """Index a folder; every file is read once, so that training meets no damaged one.
 
     classes.txt has one class name a line; the id in the masks is the line's number. Masks are
-    palette or grey PNGs of ids, 255 is ignored. Up to four folds of neighbouring classes.
+    palette or grey pictures of ids, found as `mask_of` says; 255 is ignored. Images are turned
+    upright. Up to four folds of neighbouring classes.
 
     Raises:
         MissingFileError: the folder, classes.txt or images are missing.
@@ -48,16 +74,16 @@ def folder(root: str | Path) -> Index:
     if len(classes) < 2:
         raise InputError(f"{root / 'classes.txt'} names {len(classes)} class(es): a fold to test "
                          "and one to train need at least 2")  # fmt: skip
-    paths = sorted(p for p in (root / "images").glob("*") if p.suffix.lower() in IMAGE_ENDS)
+    paths = sorted(p for p in (root / "images").glob("[!.]*") if p.suffix.lower() in IMAGE_ENDS)
     if not paths:
         raise MissingFileError(f"no images in {root / 'images'} ({', '.join(IMAGE_ENDS)})")
-    masks = [root / "masks" / f"{path.stem}.png" for path in paths]
+    files = by_name(root.glob("masks/[!.]*"))
+    masks = [mask_of(path, files) or root / "masks" / f"{path.stem}.png" for path in paths]
     pixels: list[Pixels] = []
     problems = []
     for path, mask_path in zip(paths, masks, strict=True):
         try:
-            mask = read_mask(mask_path)
-            check_same_size(read_image(path), mask, path.name)
+            mask = _pair(path, mask_path).mask
         except (OSError, InputError) as error:
             problems.append(str(error))
             continue
@@ -70,7 +96,7 @@ def folder(root: str | Path) -> Index:
         raise InputError(f"{len(problems)} files in {root} cannot be used: {'; '.join(problems)}")
 
     def load(position: int) -> Sample:
-        return Sample(read_image(paths[position]), read_mask(masks[position]))
+        return _pair(paths[position], masks[position])
 
     count = min(4, len(classes))
     edges = [1 + len(classes) * i // count for i in range(count + 1)]
@@ -83,3 +109,11 @@ def folder(root: str | Path) -> Index:
         load=load,
         min_pixels=1,
     )
+
+
+def _pair(image: Path, mask: Path) -> Sample:
+    """Read an image, upright, and its mask."""
+    pixels = read_image(image, upright=True)
+    ids = turned_with(pixels, read_mask(mask), image, f"{mask}")
+    check_same_size(pixels, ids, image.name)
+    return Sample(pixels, ids)

@@ -1,33 +1,40 @@
-"""Read and write images and masks. Masks go through Pillow: they keep their ids."""
+"""Read images as arrays, and draw masks over them."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from svfseg.errors import InputError, MissingFileError
+from svfseg.data.opening import bits_per_channel, open_picture, page_count
+from svfseg.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.uint8]
 T = TypeVar("T")
+_ORIENTATION = 0x0112  # EXIF
 
 
-def read_image(path: str | Path, upright: bool = False) -> Array:
+def read_image(path: str | Path, upright: bool = False, page: int | None = None) -> Array:
     """Read an RGB image (height, width, 3), uint8.
 
     Args:
         path: path of the file.
         upright: turn it as its EXIF data says, as viewers do; benchmarks do not.
+        page: page of a file of several, from 1; None takes the first, and warns.
 
     Raises:
         MissingFileError: no such file.
-        InputError: not an image, a damaged one, or one of more than 8 bits a channel.
+        InputError: not an image, a damaged one, one of more than 8 bits a channel, or without that
+            page.
     """
-    with _open(path) as image:
-        return rgb_of(image, f"{path}", upright)
+    with open_picture(path, page=page) as image:
+        return rgb_of(image, f"{path}", upright, page)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -37,95 +44,64 @@ def image_size(path: str | Path) -> tuple[int, int]:
         MissingFileError: no such file.
         InputError: not an image.
     """
-    with _open(path) as image:
+    with open_picture(path) as image:
         return image.height, image.width
 
 
-def read_mask(path: str | Path) -> Array:
-    """Read a mask of class ids (height, width), uint8: palette, grey, or black and white.
-
-    Raises:
-        MissingFileError: no such file.
-        InputError: not an image, or one that holds no ids (colour, 16 bits).
-    """
-    with _open(path) as image:
-        return ids_of(image, f"{path}")
-
-
-def rgb_of(image: Image.Image, name: str, upright: bool = False) -> Array:
+def rgb_of(image: Image.Image, name: str, upright: bool = False, page: int | None = None) -> Array:
     """Read the pixels of an opened picture, (height, width, 3) uint8.
 
     Args:
-        image: as Pillow opened it.
+        image: as `svfseg.data.opening.open_picture` or Pillow opened it.
         name: name to use in messages.
         upright: turn it as its EXIF data says.
+        page: the page that was asked for; if None, a file of several is warned of.
 
     Raises:
         InputError: damaged, or of more than 8 bits a channel.
     """
-    if image.mode.startswith(("I", "F")):
+    bits = bits_per_channel(image)
+    if bits > 8:
         raise InputError(
-            f"{name} has 16 or 32 bits per pixel (mode {image.mode}): scale it to 8 bits first"
+            f"{name} has {bits} bits per channel (mode {image.mode}): scale it to 8 bits first"
         )
-    turned = _decoded(lambda: ImageOps.exif_transpose(image) if upright else image, name)
-    return _decoded(lambda: np.asarray(turned.convert("RGB")), name)
+    pages = page_count(image, name) if page is None else 1
+    if pages > 1:
+        logger.warning("%s holds %d pages (frames): the first is read", name, pages)
+    turned_image = decoded(lambda: ImageOps.exif_transpose(image) if upright else image, name)
+    return decoded(lambda: np.asarray(turned_image.convert("RGB")), name)
 
 
-def ids_of(image: Image.Image, name: str) -> Array:
-    """Read class ids (height, width), uint8, of an opened mask; black and white are 0 and 1.
-
-    Grey in three channels, as painting programs and browsers save it, is grey; so are 16 bits that
-    hold no value above 255.
+def orientation_of(source: object) -> int:
+    """Read how a picture is to be turned to be seen upright: EXIF's orientation, 1 to 8.
 
     Args:
-        image: as Pillow opened it.
-        name: name to use in messages.
-
-    Raises:
-        InputError: damaged, or one that holds no ids (colour, larger values, a JPEG).
+        source: a path or an opened picture; 1 of anything else.
     """
-    if image.format == "JPEG":
-        raise InputError(f"{name} is a JPEG, which blurs the ids of a mask: save it as a PNG")
-    values: npt.NDArray[Any] = _decoded(lambda: np.asarray(image), name)
-    if image.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
-        values = values[..., 0]
-    elif image.mode.startswith("I") and values.min() >= 0 and values.max() <= 255:
-        pass
-    elif image.mode not in ("P", "L", "1"):
-        kind = "16 or 32 bits per pixel" if image.mode.startswith(("I", "F")) else "colours"
-        raise InputError(
-            f"{name} is not a mask of class ids: it has {kind} (mode {image.mode}); save it as "
-            "an 8-bit palette or grey PNG whose values are the ids"
-        )
-    return values.astype(np.uint8)
+    try:
+        if isinstance(source, (str, Path)):
+            with open_picture(source) as image:
+                return orientation_of(image)
+        value = source.getexif().get(_ORIENTATION, 1) if isinstance(source, Image.Image) else 1
+    except Exception:  # a damaged head says nothing of it
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def read_binary_mask(path: str | Path, class_id: int | None = None) -> Array:
-    """Read one class of a mask as 0 and 1, (height, width).
+def turned(array: Array, orientation: int) -> Array:
+    """Turn pixels (height, width, ...) as EXIF's orientation says.
 
     Args:
-        path: a mask of ids, or a black-and-white one (0 and 255).
-        class_id: which id is the class; None takes the only one there is. 255 is the class where
-            it is the only value beside 0, else it is ignored (background).
-
-    Raises:
-        InputError: no pixel of the class, several ids and no ``class_id``, or see `read_mask`.
+        array: pixels as stored.
+        orientation: 1 to 8.
     """
-    mask = read_mask(path)
-    ids = [int(v) for v in np.unique(mask) if v != 0]
-    if not ids:
-        raise InputError(f"{path} is empty: mark the class with any value but 0")
-    ids = [i for i in ids if i != 255] or ids
-    if class_id is None and len(ids) > 1:
-        raise InputError(
-            f"{path} holds the classes {ids}: say which one is the class",
-            settings=("class_id",),
-        )
-    wanted = ids[0] if class_id is None else class_id
-    if wanted not in ids:
-        raise InputError(f"{path} has no pixel of class {wanted}: it holds {ids}")
-    chosen: Array = (mask == wanted).astype(np.uint8)
-    return chosen
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
 
 
 def check_same_size(image: Array, mask: Array, what: str) -> None:
@@ -161,7 +137,16 @@ def overlay(image: Array, mask: Array, color: tuple[int, int, int] = (255, 64, 3
     return np.asarray(tinted, np.uint8)
 
 
-def _decoded(decode: Callable[[], T], name: str) -> T:
+def decoded(decode: Callable[[], T], name: str) -> T:
+    """Decode pixels.
+
+    Args:
+        decode: does it.
+        name: name of the picture, for the message.
+
+    Raises:
+        InputError: damaged.
+    """
     try:
         return decode()
     except Exception as error:  # decoders fail in many ways on a damaged file
@@ -176,18 +161,3 @@ def _eroded(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
             shrunk & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
         )
     return shrunk
-
-
-def _open(path: str | Path) -> Any:
-    try:
-        return Image.open(path)
-    except FileNotFoundError:
-        raise MissingFileError(f"no image at {path}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder: expected an image file") from None
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image that can be read") from error
-    except PermissionError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is a damaged image: {error}") from error

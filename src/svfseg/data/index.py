@@ -11,7 +11,8 @@ from zlib import crc32
 
 import numpy as np
 
-from svfseg.data.images import Array, read_mask
+from svfseg.data.images import Array
+from svfseg.data.masks import read_mask
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import cache_folder, read_text, replace_file
 

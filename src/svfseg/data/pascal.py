@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from svfseg.data.images import check_same_size, read_image, read_mask
+from svfseg.data.images import check_same_size, read_image
 from svfseg.data.index import (
     SET_ROOT,
     Index,
@@ -12,6 +12,7 @@ from svfseg.data.index import (
     count_pixels,
     read_list,
 )
+from svfseg.data.masks import read_mask
 from svfseg.data.verify import ListReport, list_report
 from svfseg.errors import InputError, MissingFileError
 

@@ -7,6 +7,7 @@ from typing import Any, Self, overload
 
 from svfseg._version import __version__
 from svfseg.annotations.inputs import ImageLike, MaskLike, as_image, as_mask, check_marked
+from svfseg.annotations.names import class_names
 from svfseg.data.images import Array, fingerprint
 from svfseg.data.index import Sample
 from svfseg.device import resolve
@@ -174,9 +175,7 @@ class FewShotSegmenter(Parametrized):
                 "one image, and one mask for each"
             )
         labels = ("class",) if classes is None else classes
-        names = (labels,) if isinstance(labels, str) else tuple(labels)
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"classes are {list(names)}: expected one or more different names")
+        names = class_names((labels,) if isinstance(labels, str) else tuple(labels))
         samples = [
             _as_sample(image, mask, names, number)
             for number, (image, mask) in enumerate(zip(image_list, mask_list, strict=True), start=1)
@@ -274,7 +273,7 @@ class FewShotSegmenter(Parametrized):
         pairs = []
         for number, (image, mask) in enumerate(zip(image_list, mask_list, strict=True), start=1):
             pixels = as_image(image, f"image {number}")
-            truth = as_mask(mask, pixels, self.classes_, f"the mask of image {number}")
+            truth = as_mask(mask, pixels, self.classes_, f"the mask of image {number}", image)
             pairs.append((self.predict(pixels).mask, truth))
         return mean_iou(pairs, len(self.classes_))
 
@@ -418,8 +417,8 @@ class FewShotSegmenter(Parametrized):
 def _as_sample(image: ImageLike, mask: MaskLike, names: tuple[str, ...], number: int) -> Sample:
     """Read a support and its mask."""
     pixels = as_image(image, f"support {number}")
-    label = f"{image}" if isinstance(image, (str, Path)) else f"the mask of support {number}"
-    ids = as_mask(mask, pixels, names, label)
+    label = f"{mask}" if isinstance(mask, (str, Path)) else f"the mask of support {number}"
+    ids = as_mask(mask, pixels, names, label, image)
     if mask is not None:
-        check_marked(ids, names, f"the mask of support {number}")
+        check_marked(ids, names, label)
     return Sample(pixels, ids)

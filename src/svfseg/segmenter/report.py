@@ -69,7 +69,7 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
 
 
 def _embedded(path: Path) -> str:
-    with Image.open(path) as image:
+    with Image.open(path, formats=("JPEG", "PNG")) as image:  # of ours; torch is not loaded for it
         small = image.convert("RGB")
         small.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()

@@ -116,7 +116,8 @@ def load_task(path: Path) -> list[Task]:
     pixels = [as_image(image) for image in images]
     classes = names or ["class"]
     ids = [
-        as_mask(mask, image, classes, str(mask)) for mask, image in zip(masks, pixels, strict=True)
+        as_mask(mask, image, classes, str(mask), path)
+        for path, mask, image in zip(images, masks, pixels, strict=True)
     ]
     tasks = []
     for number, name in enumerate(classes, start=1):

@@ -1,6 +1,5 @@
 """A project of the page, a folder: images, their marks, what was learned and what was predicted."""
 
-import io
 import re
 import shutil
 import threading
@@ -13,7 +12,9 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from svfseg.annotations.writers import palette
-from svfseg.data.images import Array, read_mask
+from svfseg.data.images import Array
+from svfseg.data.masks import read_mask
+from svfseg.data.opening import open_picture
 from svfseg.errors import InputError
 from svfseg.files import replace_file, write_json
 from svfseg.segmenter import FewShotSegmenter, Segmentation
@@ -390,6 +391,6 @@ def _stem(name: str) -> str:
 
 def _displayed_suffix(data: bytes) -> str | None:
     """The suffix of a file that every browser displays upright; None for other files."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         turned = image.getexif().get(0x0112, 1) != 1
         return None if turned else DISPLAYED.get(image.format or "")

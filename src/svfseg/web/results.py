@@ -12,7 +12,8 @@ from PIL import Image
 
 from svfseg.annotations.inputs import as_image
 from svfseg.annotations.writers import WRITERS, Named, join_coco
-from svfseg.data.images import Array, overlay, read_mask
+from svfseg.data.images import Array, overlay
+from svfseg.data.masks import read_mask
 from svfseg.errors import InputError
 from svfseg.segmenter.thresholds import assign_classes
 from svfseg.web.project import PageProject

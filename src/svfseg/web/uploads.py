@@ -1,14 +1,9 @@
 """Decode the images and masks of uploads, whose bytes may be anything."""
 
-import io
-
-from PIL import Image
-
-from svfseg.data.images import Array, ids_of, rgb_of
+from svfseg.data.images import Array, rgb_of
+from svfseg.data.masks import ids_of, values_of
+from svfseg.data.opening import open_picture, page_count
 from svfseg.errors import InputError
-
-# Pillow reads more formats, but they are rare, and their decoders are often attacked.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 
 def decode_image(data: bytes, max_pixels: int, name: str = "the image") -> Array:
@@ -25,16 +20,23 @@ def decode_image(data: bytes, max_pixels: int, name: str = "the image") -> Array
     Raises:
         InputError: not an image, damaged, too large, or of more than 8 bits per channel.
     """
-    return rgb_of(_open(data, max_pixels, name), name, upright=True)
+    with open_picture(data, name, max_pixels=max_pixels) as image:
+        pages = page_count(image, name)
+        if pages > 1:
+            raise InputError(f"{name} holds {pages} pages (frames): send one")
+        return rgb_of(image, name, upright=True)
 
 
-def decode_mask(data: bytes, max_pixels: int, name: str = "the mask") -> Array:
+def decode_mask(
+    data: bytes, max_pixels: int, name: str = "the mask", blurred: bool = False
+) -> Array:
     """Decode a mask.
 
     Args:
         data: the bytes of the file.
         max_pixels: largest number of pixels in its header; a larger mask is not decoded.
         name: name of the mask, for messages.
+        blurred: whether it may be a file whose compression blurs, as one class can be told in it.
 
     Returns:
         (height, width) uint8 of class ids.
@@ -42,22 +44,5 @@ def decode_mask(data: bytes, max_pixels: int, name: str = "the mask") -> Array:
     Raises:
         InputError: not an image, damaged, too large, or one that does not hold ids.
     """
-    return ids_of(_open(data, max_pixels, name), name)
-
-
-def _open(data: bytes, max_pixels: int, name: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        size = f"{image.width}x{image.height}, "
-        fits = image.width * image.height <= max_pixels
-    except Image.DecompressionBombError:  # Pillow's own limit, where ours is larger
-        size, fits = "", False
-    except Exception as error:  # decoders fail in many ways on what only looks like an image
-        raise InputError(
-            f"{name} is not an image that can be read: send one of {', '.join(FORMATS)}"
-        ) from error
-    if not fits:
-        raise InputError(
-            f"{name} is too large: {size}expected at most {max_pixels:,} pixels; scale it down"
-        )
-    return image
+    with open_picture(data, name, max_pixels=max_pixels) as image:
+        return values_of(image, name) if blurred else ids_of(image, name)

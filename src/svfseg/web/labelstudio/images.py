@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import io
 import urllib.request
 from dataclasses import dataclass
 from email.message import Message
@@ -10,14 +9,15 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from PIL import Image, UnidentifiedImageError
-
 from svfseg.annotations.inputs import as_image
 from svfseg.data.images import Array, rgb_of
+from svfseg.data.opening import open_picture
 from svfseg.errors import InputError
 
 # The largest file that is fetched: no photograph to annotate is larger.
 MAX_BYTES = 100_000_000
+# The largest picture that is read out of a task or fetched.
+MAX_PIXELS = 60_000_000
 _SECONDS = 30
 
 
@@ -66,8 +66,6 @@ class ImageSource:
             if path is not None and (path.is_file() or not self._fetches(address)):
                 return as_image(path)
             return _from_bytes(self._fetch(address), short)
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{short} is too large an image ({error})") from None
         except InputError:  # some of them are an OSError too
             raise
         except OSError as error:
@@ -134,10 +132,5 @@ def _decode(address: str) -> bytes:
 
 
 def _from_bytes(content: bytes, name: str) -> Array:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return rgb_of(image, name, upright=True)
-    except UnidentifiedImageError:
-        raise InputError(f"{name} is not an image that can be read") from None
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{name} is a damaged image: {error}") from error
+    with open_picture(content, name, max_pixels=MAX_PIXELS) as image:
+        return rgb_of(image, name, upright=True)

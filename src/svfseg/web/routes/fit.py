@@ -102,7 +102,8 @@ async def fit(
     mask_files = [await each.read() for each in masks]
 
     def run() -> None:
-        pixels, ids = _supports(image_files, mask_files, settings.max_pixels)
+        one = len(classes or ("class",)) == 1
+        pixels, ids = _supports(image_files, mask_files, settings.max_pixels, one)
         segmenter.fit(pixels, ids, classes or ("class",))
         tasks.save(name, segmenter)
 
@@ -111,7 +112,7 @@ async def fit(
 
 
 def _supports(
-    images: Sequence[bytes], masks: Sequence[bytes], max_pixels: int
+    images: Sequence[bytes], masks: Sequence[bytes], max_pixels: int, one: bool
 ) -> tuple[list[Array], list[Array | None]]:
     """Pixels and ids of a fit; the images after the last mask are negatives, and have None."""
     pixels_left, decoded = FIT_IMAGES * max_pixels, []
@@ -119,6 +120,7 @@ def _supports(
         decoded.append(decode_image(data, min(pixels_left, max_pixels), f"image {i}"))
         pixels_left -= decoded[-1].size // 3
     ids: list[Array | None] = [
-        decode_mask(data, max_pixels, f"mask {i}") for i, data in enumerate(masks, start=1)
+        decode_mask(data, max_pixels, f"mask {i}", blurred=one)
+        for i, data in enumerate(masks, start=1)
     ]
     return decoded, ids + [None] * (len(images) - len(masks))
