@@ -47,6 +47,12 @@ def outline(folder: Path, out: Path) -> None:
         print(f"{task.name}: {100 * iou(found, masks[TENTH]):.0f} %")
 
 
+def judged(found: np.ndarray, truth: np.ndarray) -> str:
+    if (truth == 1).any():
+        return f"IoU {100 * iou(found, truth):.0f} %"
+    return "rightly left empty" if not found.any() else "outlined, though it is not there"
+
+
 def iou(found: np.ndarray, truth: np.ndarray) -> float:
     marked, known = truth == 1, truth != 255
     return float((found & marked).sum() / max(1, ((found & known) | marked).sum()))
@@ -71,7 +77,7 @@ def sheet(folder: Path, before: Path, after: Path, path: Path) -> None:
             whole.paste(picture, (at, top + MARGIN))
             text = f"{task.name}, {names[TENTH]}" if label == "marked" else label
             if label != "marked":
-                text += f": IoU {100 * iou(mask, masks[TENTH]):.0f} %"
+                text += f": {judged(mask, masks[TENTH])}"
             ImageDraw.Draw(whole).text((at + 2, top + 6), text, fill="black")
     whole.save(path, quality=82)
 
