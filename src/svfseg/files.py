@@ -27,6 +27,8 @@ def read_text(path: Path) -> str:
     """
     if not path.exists():
         raise MissingFileError(f"no file at {path}")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file: give another one")
     data = path.read_bytes()
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
@@ -137,6 +139,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: see `replace_file`."""
     with replace_file(path) as fresh:
         fresh.write_bytes(data)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file in UTF-8; it is on its way to the disk when this returns."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(line + "\n")
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:

@@ -142,7 +142,7 @@ def test_predict_writes_masks_of_the_querys_size(home: Path, tmp_path: Path) -> 
             str(data / f"masks/c1_{i}.png"),
         ]
     assert main([*words, "--query", str(big), str(data / "images/c2_0.jpg")]) == 0
-    assert sorted(p.name for p in out.iterdir()) == [
+    assert sorted(p.name for p in out.glob("[!.]*")) == [
         "big.png", "big_overlay.jpg", "c2_0.png", "c2_0_overlay.jpg", "predictions.jsonl",
         *(f"support_{i}_overlay.jpg" for i in range(1, 5)),
     ]  # fmt: skip

@@ -234,10 +234,10 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--support", image, "--mask", mask, "--size", "3"], "at least 32 pixels"),
         (
             ["--support", image, "--mask", black, "--classes", "a", "b"],
-            "mask of support 1 is empty",
+            "black.png is empty",
         ),
         (["--support", image, "--mask", tmp_path / "gone.png"], "no file or folder at"),
-        (["--support", image, "--mask", image], "is a JPEG, which blurs the ids of a mask"),
+        (["--support", image, "--mask", image], "it has colours and its compression is lossy"),
         (["--support", image, "--mask", white, "--classes", "a", "b"], "holds 255 alone"),
         (["--support", image, "--mask", mask, "--out", tmp_path], "is a folder: give a file"),
     ):
@@ -260,3 +260,54 @@ def test_bad_words(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ):
         (folder / "b.gif").write_bytes(b"GIF89a")
         assert said in fails(capsys, "predict", task, "--query", folder)
+
+
+def test_no_command_replaces_what_is_not_its_own(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Photographs, masks, labels and pages of others, whatever is given as --out."""
+    mine = tmp_path / "mine"
+    for part in ("images", "masks"):
+        (mine / part).mkdir(parents=True)
+        for i in range(2):
+            name = f"{part}/{i}.{'jpg' if part == 'images' else 'png'}"
+            (mine / name).write_bytes((own / "supports" / name).read_bytes())
+    (mine / "notes.txt").write_text("mine")
+    (mine / "example.py").write_text("mine")
+    Image.open(own / "others/2.jpg").save(mine / "photo.png")
+    task = own / "thing.svf"
+    before = {p: p.read_bytes() for p in mine.rglob("*") if p.is_file()}
+    for words, message in (
+        (["predict", task, "--query", mine / "images", "--out", mine / "masks"], "0.png is there"),
+        (["predict", task, "--query", mine / "photo.png", "--out", mine], "is one of the images"),
+        (["fit", "--support", mine, "--out", mine / "images/0.jpg"], "is read by this command"),
+        (["fit", "--support", mine, "--out", mine / "images/0.jpg", "--overwrite"], "is read by"),
+        (["fit", "--support", own / "supports", "--out", mine / "notes.txt"], "is there already"),
+        (["export", task, "--out", mine], "example.py is there already"),
+    ):
+        assert message in fails(capsys, *words), words
+        assert {p: p.read_bytes() for p in mine.rglob("*") if p.is_file()} == before
+    found = tmp_path / "found"
+    assert main(["predict", str(task), "--query", str(own / "others/2.jpg"), "--out",
+                 str(found)]) == 0  # fmt: skip
+    for name in ("2.png", "predictions.jsonl"):
+        kept = (found / name).read_bytes()
+        assert "is there already" in fails(capsys, "report", found, "--out", found / name)
+        assert (found / name).read_bytes() == kept
+    for _ in range(2):  # its own page is replaced
+        assert main(["report", str(found)]) == 0
+    (found / "report.html").write_text("<p>mine</p>")
+    assert "--overwrite" in fails(capsys, "report", found)
+    assert main(["report", str(found), "--overwrite"]) == 0
+
+
+def test_predictions_may_lie_among_the_images(own: Path, tmp_path: Path) -> None:
+    """Its own masks are no images of the next call."""
+    (tmp_path / "2.jpg").write_bytes((own / "others/2.jpg").read_bytes())
+    words = ["predict", str(own / "thing.svf"), "--query", str(tmp_path), "--out", str(tmp_path)]
+    for _ in range(2):
+        assert main(words) == 0
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 2
+    assert sorted(p.name for p in tmp_path.glob("[!.]*.*")) == [
+        "2.jpg", "2.png", "2_overlay.jpg", "predictions.jsonl",
+    ]  # fmt: skip

@@ -195,12 +195,13 @@ def _from_folder(
             else mask_of(path, files, (*MASK_ENDS, *MARK_ENDS))
             for path in images
         ]
+    if not images:
+        find_images([inside])  # says what is there instead
     missing = [path.name for path, mask in zip(images, masks, strict=True) if mask is None]
-    if missing or not images:
-        name = Path(missing[0]).stem if missing else "NAME"
-        first = f", first {missing[0]}" if missing else ""
+    if missing:
+        name = Path(missing[0]).stem
         raise MissingFileError(
-            f"{len(missing)} of {len(images)} images in {folder} have no mask{first}: "
+            f"{len(missing)} of {len(images)} images in {folder} have no mask, first {missing[0]}: "
             f"expected {name}.png, {name}_mask.png or mask_{name}.png in {beside.name}/ (or .tif, "
             f".bmp, .gif), or {name}.json of labelme; give images without the class separately",
             settings=("negative",),

@@ -25,12 +25,13 @@ ImageLike = str | Path | Image.Image | npt.NDArray[Any]
 MaskLike = ImageLike | Mapping[str, Any] | None
 
 
-def as_image(image: ImageLike, name: str = "the image") -> Array:
+def as_image(image: ImageLike, name: str = "the image", page: int | None = None) -> Array:
     """Read an image as (height, width, 3) uint8 RGB, upright as its EXIF data says.
 
     Args:
         image: a path, a Pillow image, or a uint8 array (height, width[, 3 or 4]).
         name: name to use in messages.
+        page: page of a file of several, from 1; None takes the first, and warns.
 
     Raises:
         MissingFileError: no such file.
@@ -42,7 +43,7 @@ def as_image(image: ImageLike, name: str = "the image") -> Array:
         (30, 40, 3)
     """
     if isinstance(image, (str, Path)):
-        return read_image(image, upright=True)
+        return read_image(image, upright=True, page=page)
     if isinstance(image, Image.Image):
         return rgb_of(image, name, upright=True)
     array = np.asarray(image)

@@ -27,6 +27,7 @@ class Named:
         classes: names of the ids 1, 2 ...
         confidence: class -> how good its answer is, in [0, 1].
         probabilities: (classes, height, width) in [0, 1]; None of a mask that somebody drew.
+        name: what files are called, without their ends; the image's own name by default.
     """
 
     image: Path
@@ -34,6 +35,12 @@ class Named:
     classes: tuple[str, ...]
     confidence: Mapping[str, float]
     probabilities: npt.NDArray[np.float16] | None = None
+    name: str = ""
+
+    @property
+    def stem(self) -> str:
+        """What files are called, without their ends."""
+        return self.name or self.image.stem
 
     @cached_property
     def things(self) -> list[Thing]:
@@ -46,7 +53,7 @@ def write_png(folder: Path, named: Named) -> None:
     image = Image.fromarray(named.mask * 255 if len(named.classes) == 1 else named.mask)
     if len(named.classes) > 1:
         image.putpalette([channel for color in palette(len(named.classes)) for channel in color])
-    with replace_file(folder / f"{named.image.stem}.png") as fresh:
+    with replace_file(folder / f"{named.stem}.png") as fresh:
         image.save(fresh, "PNG")
 
 
@@ -62,7 +69,7 @@ def write_yolo(folder: Path, named: Named) -> None:
         points = (opened(thing.outer, thing.holes) / (width, height)).round(6).reshape(-1)
         lines.append(f"{thing.class_id - 1} {' '.join(f'{v:g}' for v in points)}")
     labels = folder / "labels"
-    write_text(labels / f"{named.image.stem}.txt", "".join(f"{x}\n" for x in lines))
+    write_text(labels / f"{named.stem}.txt", "".join(f"{x}\n" for x in lines))
     write_text(labels / "classes.txt", "".join(f"{c}\n" for c in named.classes))
 
 
@@ -87,7 +94,7 @@ def write_labelme(folder: Path, named: Named) -> None:
         "imageHeight": height,
         "imageWidth": width,
     }
-    write_json(folder / f"{named.image.stem}.json", content)
+    write_json(folder / f"{named.stem}.json", content)
 
 
 def _seen_from(folder: Path, image: Path) -> str:
@@ -117,7 +124,7 @@ def write_geojson(folder: Path, named: Named) -> None:
         for thing in named.things
     ]
     content = {"type": "FeatureCollection", "features": features}
-    write_json(folder / f"{named.image.stem}.geojson", content, None)
+    write_json(folder / f"{named.stem}.geojson", content, None)
 
 
 def write_probability(folder: Path, named: Named) -> None:
@@ -134,7 +141,7 @@ def write_probability(folder: Path, named: Named) -> None:
             part /= f"{class_id}"
         part.mkdir(parents=True, exist_ok=True)
         grey = np.rint(255 * share.astype(np.float32)).astype(np.uint8)
-        with replace_file(part / f"{named.image.stem}.png") as fresh:
+        with replace_file(part / f"{named.stem}.png") as fresh:
             Image.fromarray(grey).save(fresh, "PNG")
 
 
@@ -158,7 +165,7 @@ def write_coco(folder: Path, named: Named) -> None:
         )
     content = {"file_name": named.image.name, "height": height, "width": width}
     part = {"image": content, "annotations": annotations, "classes": named.classes}
-    write_json(folder / "coco" / f"{named.image.stem}.json", part, None)
+    write_json(folder / "coco" / f"{named.stem}.json", part, None)
 
 
 def join_coco(folder: Path) -> Path:

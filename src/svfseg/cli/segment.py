@@ -8,9 +8,16 @@ from typing import Any, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
+from svfseg.cli.ownership import (
+    check_export_folder,
+    check_replaceable,
+    files_below,
+    is_report,
+    is_task,
+)
 from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import LIST_ENDS, check_output_file, check_output_folder, replace_file
+from svfseg.files import LIST_ENDS, check_output_folder, replace_file
 
 Format = Literal["png", "coco", "yolo", "labelme", "geojson", "probability"]
 
@@ -35,7 +42,9 @@ class FitArguments:
     """Names of the ids 1, 2 and so on in the masks. By default they are those of the folder or the
     files, or numbers."""
     out: Path = Path("task.svf")
-    """File to write."""
+    """File to write. A task that is there is replaced, anything else is not."""
+    overwrite: bool = False
+    """Replace the file whatever it is, unless it is one that is read."""
     model: str = "default"
     """Base model: default, a run folder, or owner/name on the Hugging Face hub."""
     seconds: float = 60.0
@@ -97,6 +106,11 @@ class PredictArguments:
     fitted."""
     watch: bool = False
     """Go on with images that appear in the folders, until stopped."""
+    overwrite: bool = False
+    """Replace files in the folder that are not of earlier calls of predict. Images that are read
+    are never replaced."""
+    page: int | None = None
+    """Page of files of several pages (frames), from 1. By default it is the first."""
     device: str = "auto"
     """Device to compute on: auto (a GPU if there is one), cpu, cuda or mps."""
 
@@ -109,6 +123,8 @@ class ReportArguments:
     """Folder that predict wrote."""
     out: Path | None = None
     """File to write the page to. By default it is report.html in the folder of predictions."""
+    overwrite: bool = False
+    """Replace the file even if it is not a report."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,8 @@ class ExportArguments:
     """File that fit wrote."""
     out: Path = Path("exported")
     """Folder to write query.onnx, task.json and example.py to."""
+    overwrite: bool = False
+    """Replace files of these names even if they are not of an earlier export."""
     int8: bool = False
     """Write query_int8.onnx too, a third of the size."""
     openvino: bool = False
@@ -135,7 +153,8 @@ def run_fit(arguments: Sequence[str]) -> None:
         for path in getattr(parsed, name):
             if not path.exists():  # said before seconds of loading
                 raise MissingFileError(f"there is no file or folder at {path}", settings=(name,))
-    check_output_file(parsed.out)
+    given = (*parsed.support, *parsed.mask, *parsed.negative)
+    check_replaceable(parsed.out, is_task, files_below(given), parsed.overwrite)
     if not parsed.support:
         raise InputError(
             "there are no supports: give images with --support and --mask, a folder, or a list"
@@ -195,17 +214,26 @@ def run_predict(arguments: Sequence[str]) -> None:
             f"there is no task or run at {parsed.task}: expected a file that fit wrote"
         )
     check_output_folder(parsed.out)
-    from svfseg.annotations.folders import check_images, find_images
+    from svfseg.annotations.folders import check_images, find_images, images_in
     from svfseg.cli.progress import ImageProgress
     from svfseg.segmenter.batch import predict_folder
 
-    check_images(
-        find_images(parsed.query, none=parsed.watch, tell=False)
-    )  # before the network is built
+    found = images_in(parsed.query, tell=False)
+    check_images(found)  # before the network is built
+    if not found and not parsed.watch:
+        find_images(parsed.query)  # says what the folders hold instead
     segmenter, task = _segmenter(parsed, supports, marks)
     with ImageProgress() as progress:
         lines = predict_folder(
-            segmenter, parsed.query, parsed.out, parsed.format, task, parsed.watch, progress
+            segmenter,
+            parsed.query,
+            parsed.out,
+            parsed.format,
+            task,
+            parsed.watch,
+            progress,
+            parsed.overwrite,
+            parsed.page,
         )
     outlined = sum(any(line["share"].values()) for line in lines)
     print(f"{len(lines)} image(s), something outlined in {outlined}: {parsed.out}", file=sys.stderr)
@@ -264,6 +292,7 @@ def run_export(arguments: Sequence[str]) -> None:
     from svfseg.segmenter import FewShotSegmenter
 
     check_output_folder(parsed.out)
+    check_export_folder(parsed.out, parsed.overwrite)
     from svfseg.segmenter.export import export
 
     segmenter = FewShotSegmenter.load(parsed.task, parsed.model, "cpu")
@@ -281,10 +310,10 @@ def run_export(arguments: Sequence[str]) -> None:
 def run_report(arguments: Sequence[str]) -> None:
     """Run ``svfseg report DIR``."""
     parsed = parse(ReportArguments, "report", arguments)
-    if parsed.out is not None:
-        check_output_file(parsed.out)
     from svfseg.segmenter.report import write_report
 
+    page = parsed.predictions / "report.html" if parsed.out is None else parsed.out
+    check_replaceable(page, is_report, (), parsed.overwrite)
     print(f"wrote {write_report(parsed.predictions, parsed.out)}")
 
 

@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,16 +32,20 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         MissingFileError: no predictions there.
         InputError: none finished yet.
     """
-    lines = sorted(read_predictions(predictions), key=lambda x: min(x["confidence"].values()))
+    _, rows = read_log(predictions)
+    done = {row["mask"]: row for row in rows if "left_out" not in row}
+    names = {row["image"] for row in done.values()}
+    out = {row["image"]: row for row in rows if "left_out" in row and row["image"] not in names}
+    lines = sorted(done.values(), key=lambda line: min(line["confidence"].values()))
     if not lines:
         raise InputError(f"no image in {predictions} is done yet: run svfseg predict to its end")
     page = predictions / "report.html" if page is None else page
     drawn = [predictions / f"{Path(line['mask']).stem}_overlay.jpg" for line in lines]
     entries = [
         {
-            "name": Path(line["image"]).name,
+            "name": _shown(line["image"]),
             "picture": _embedded(overlay),
-            "whole": quote(os.path.relpath(overlay, page.parent)),
+            "whole": quote(os.fsencode(os.path.relpath(overlay, page.parent))),
             "classes": [
                 {"name": n, "share": 100 * line["share"][n], "confidence": c}
                 for n, c in line["confidence"].items()
@@ -53,7 +56,6 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         }
         for line, overlay in zip(lines, drawn, strict=True)
     ]
-    out = list(read_left_out(predictions))
     template = (Path(__file__).parent / "templates" / "report.html").read_text()
     environment = jinja2.Environment(autoescape=True)
     text = environment.from_string(template).render(
@@ -61,11 +63,18 @@ def write_report(predictions: Path, page: Path | None = None) -> Path:
         empty=sum(line["empty"] for line in entries),
         doubtful=sum(line["least"] < 0.5 for line in entries),
         supports=sum(line["support"] for line in entries),
-        left_out=[{"name": Path(line["image"]).name, "why": line["left_out"]} for line in out],
+        left_out=[
+            {"name": _shown(line["image"]), "why": line["left_out"]} for line in out.values()
+        ],
         version=__version__,
     )
     write_text(page, text)
     return page
+
+
+def _shown(path: str) -> str:
+    """The name of a file in letters that every text holds."""
+    return os.fsencode(Path(path).name).decode("utf-8", "replace")
 
 
 def _embedded(path: Path) -> str:
@@ -77,21 +86,39 @@ def _embedded(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def read_predictions(out: Path) -> Iterator[dict[str, Any]]:
-    """Read the lines of the images that are done, of a folder of predictions.
+def read_log(out: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """Read the log of a folder of predictions: its head, None if it is empty, and its lines.
 
     Raises:
-        MissingFileError: no such folder.
+        MissingFileError: there is no log.
+        InputError: damaged; a last line that a stop cut off is left out.
     """
-    return (line for line in _read(out) if "left_out" not in line)
-
-
-def read_left_out(out: Path) -> Iterator[dict[str, Any]]:
-    """Read the lines of images that could not be read; "left_out" says why."""
-    return (line for line in _read(out) if "left_out" in line)
-
-
-def _read(out: Path) -> Iterator[dict[str, Any]]:
-    if not (out / LOG).is_file():
+    log = out / LOG
+    if not log.exists():
         raise MissingFileError(f"there are no predictions in {out}: run svfseg predict first")
-    yield from read_json_lines(out / LOG)[1:]
+    rows = read_json_lines(log)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not (number == 1 or _is_line(row)):
+            raise InputError(
+                f"{log} is damaged in its line {number}: choose another folder, or remove it",
+                settings=("out",),
+            )
+    if rows and "task" not in rows[0]:
+        raise InputError(f"{log} is damaged: choose another folder, or remove it",
+                         settings=("out",))  # fmt: skip
+    return (rows[0] if rows else None), rows[1:]
+
+
+def _is_line(row: dict[str, Any]) -> bool:
+    if not isinstance(row.get("image"), str):
+        return False
+    if "left_out" in row:
+        return isinstance(row["left_out"], str)
+    numbers = [row.get("share"), row.get("confidence")]
+    return (
+        isinstance(row.get("mask"), str)
+        and Path(row["mask"]).name == row["mask"]
+        and all(isinstance(each, dict) and each for each in numbers)
+        and all(isinstance(v, (int, float)) for each in numbers if each for v in each.values())
+        and all(isinstance(name, str) for name in row.get("files", []))
+    )
