@@ -13,7 +13,12 @@ import pytest
 from PIL import Image
 
 from svfseg.data.images import orientation_of, read_image, rgb_of, turned
-from svfseg.data.opening import MAX_PIXELS_VARIABLE, open_picture, page_count
+from svfseg.data.opening import (
+    MAX_PIXELS_VARIABLE,
+    is_georeferenced,
+    open_picture,
+    page_count,
+)
 from svfseg.errors import InputError, MissingFileError
 
 HEIGHT, WIDTH = 24, 40
@@ -196,3 +201,15 @@ def test_damaged_files_are_refused_in_one_way(seed: int) -> None:
             open_picture(bytes(data), "it", max_pixels=10**6) as image,
         ):
             assert rgb_of(image, "it", upright=True).dtype == np.uint8
+
+
+def test_a_place_on_the_map_is_noticed(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    tags = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0, 0, 0, 5e5, 54e5, 0), True)]
+    tifffile.imwrite(tmp_path / "geo.tif", picture(), photometric="rgb", extratags=tags)
+    tifffile.imwrite(tmp_path / "plain.tif", picture(), photometric="rgb")
+    for name in ("map.png", "photo.png"):
+        Image.fromarray(picture()).save(tmp_path / name)
+    (tmp_path / "map.pgw").write_text("0.5\n0\n0\n-0.5\n5e5\n54e5\n")
+    placed = {p.name for p in tmp_path.iterdir() if p.suffix != ".pgw" and is_georeferenced(p)}
+    assert placed == {"geo.tif", "map.png"}

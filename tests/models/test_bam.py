@@ -14,6 +14,7 @@ from svfseg.lab.evaluation import evaluate
 from svfseg.lab.events import StepDone
 from svfseg.lab.training import train
 from svfseg.models import BAM, PSPNet
+from svfseg.models.bam import channel_cosines
 from svfseg.models.functional import generalized_map, gram, gram_difference
 from svfseg.tuning.checkpoint import load_run, restore_model, start_model
 from svfseg.tuning.strategies import merge, tune
@@ -197,3 +198,14 @@ def test_bad_bases_are_told_in_a_line(data: Path, base_run: Path, tmp_path: Path
         with pytest.raises((ValueError, FileNotFoundError), match=words):
             train(replace(config, model=replace(config.model, **changes)))  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+def test_psi_is_of_layer2_at_the_size_of_layer3() -> None:
+    """Where a network has a stride between the two; else it is layer2 as it is."""
+    generator = torch.Generator().manual_seed(0)
+    layer2 = torch.randn(2, 5, 13, 11, generator=generator)
+    smaller = torch.zeros(2, 7, 6, 5)
+    assert torch.equal(channel_cosines(layer2, layer2), gram(layer2))
+    resized = torch.nn.functional.interpolate(layer2, (6, 5), mode="bilinear", align_corners=True)
+    assert torch.allclose(channel_cosines(layer2, smaller), gram(resized))
+    assert not torch.allclose(channel_cosines(layer2, smaller), gram(layer2), atol=1e-2)

@@ -1,11 +1,13 @@
 """Supports: their halves, and whether a class is one thing or a texture."""
 
+import logging
+
 import numpy as np
 import pytest
 
 from svfseg.data.index import Sample
 from svfseg.segmenter.adaptation import Support
-from svfseg.segmenter.supports import judged_supports, kind_of
+from svfseg.segmenter.supports import as_supports, judged_supports, kind_of
 
 SIDE = 300
 
@@ -62,3 +64,12 @@ def test_halves_meet_in_the_middle_of_what_is_marked() -> None:
     assert sum(part.sample.mask.size for part in parts) == SIDE * SIDE
     assert all(part.shows(1) for part in parts)
     assert len({part.group for part in parts}) == 2
+
+
+def test_tiles_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    sample = marked("disc").sample
+    with caplog.at_level(logging.WARNING):
+        as_supports([sample], True, SIDE - 1, 0.25)
+        assert not caplog.records
+        as_supports([sample], True, SIDE, 0.25)
+    assert f"no support has a side of more than {SIDE} pixels" in caplog.text

@@ -21,6 +21,7 @@ MAX_PIXELS_VARIABLE = "SVFSEG_MAX_PIXELS"
 # TIFF's tags: a smaller copy of another page, bits of each channel, numbers of channels, kind of
 # numbers, and that white is stored as zero.
 _SUBFILE, _BITS, _CHANNELS, _KIND, _PHOTOMETRIC = 254, 258, 277, 339, 262
+_PLACE = (33550, 33922, 34735)  # GeoTIFF: size of a pixel, tie points, directory of keys
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 _LOCK = threading.Lock()  # Pillow's own limit is one for all threads
 # Pillow finds only formats whose readers are loaded: this one, TIFF's, and those of its first step.
@@ -155,6 +156,20 @@ def is_lossy(image: Image.Image) -> bool:
         stream.seek(place)
         return b"VP8 " in head
     return False
+
+
+def is_georeferenced(path: Path) -> bool:
+    """Whether a picture knows its place on a map: by GeoTIFF's tags, or a world file beside it."""
+    ends = {".tif": ".tfw", ".tiff": ".tfw", ".png": ".pgw", ".jpg": ".jgw", ".jpeg": ".jgw"}
+    world = [path.with_suffix(end) for end in (ends.get(path.suffix.lower(), ".wld"), ".wld")]
+    if any(each.is_file() for each in world):
+        return True
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    with open_picture(path) as image:
+        return isinstance(image, TiffImagePlugin.TiffImageFile) and any(
+            tag in image.tag_v2 for tag in _PLACE
+        )
 
 
 def _raw_modes(image: Image.Image) -> list[str]:

@@ -160,9 +160,10 @@ class BAM(EpisodicHead):
                 training the base learner's word on it is left out.
         """
         seen, shown, mask = encode_episode(self.backbone, query, support, support_mask)
-        grams = gram(shown.layer2)
+        grams = channel_cosines(shown.layer2, shown.layer3)
         grams = grams.reshape(*support.shape[:2], *grams.shape[1:])
-        psi = gram_difference(gram(seen.layer2)[:, None], grams)
+        own = channel_cosines(seen.layer2, seen.layer3)
+        psi = gram_difference(own[:, None], grams)
         weights = self.shot_weights(psi)
         match = self.matching(seen, shown, mask).mix(weights)
         base = self._base(query, seen[:3], seen.layer4)
@@ -175,7 +176,7 @@ class BAM(EpisodicHead):
     ) -> tuple[BamQuery | None, list[BamSupport]]:
         """See `Head.encode`; with Gram matrices, and with a query the base logits."""
         shallow = self.backbone.shallow(image)
-        channels = gram(shallow[1])
+        channels = channel_cosines(shallow[1], shallow[2])
         seen, shown = self.matching.encode(self.backbone, shallow, masks, query)
         supports = [BamSupport(*view, channels) for view in shown]
         if seen is None:
@@ -289,6 +290,21 @@ class BAM(EpisodicHead):
         foreground = self.gram_merge(torch.cat([foreground, tiled], dim=1))
         background = self.cls_merge(torch.cat([background, others], dim=1))
         return torch.cat([background, foreground], dim=1), meta
+
+
+def channel_cosines(layer2: Tensor, layer3: Tensor) -> Tensor:
+    """Compute the cosines between channels of layer2, resized to layer3 where the two differ.
+
+    They differ where the network has a stride between them, as VGG-16 has.
+
+    Args:
+        layer2: (batch, channels, height, width).
+        layer3: gives the size.
+
+    Returns:
+        (batch, channels, channels).
+    """
+    return gram(resize(layer2, layer3.shape[-2:]))
 
 
 def _at_ranks(values: Tensor, count: int) -> Tensor:

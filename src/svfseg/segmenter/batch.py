@@ -14,6 +14,7 @@ from svfseg.annotations.inputs import as_image
 from svfseg.annotations.things import count_specks
 from svfseg.annotations.writers import ANSWER_WRITERS, Named, join_coco, palette
 from svfseg.data.images import Array, overlay
+from svfseg.data.opening import is_georeferenced
 from svfseg.errors import InputError
 from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter, Segmentation
@@ -97,7 +98,7 @@ class _Work:
 
     def do(self, images: Sequence[Path], quiet: bool = False) -> None:
         """Outline all that are not done; what cannot be read is left out."""
-        folder, specks = self.folder, 0
+        folder, specks, placed, cut = self.folder, 0, 0, False
         folder.begin()
         waiting = [path for path in images if not folder.is_done(path)]
         if self.report is not None and not quiet and len(waiting) < len(images):
@@ -116,6 +117,8 @@ class _Work:
             folder.add(folder.stem_of(path), {**line, "digest": digest, "state": state})
             if set(folder.formats) & set(_OUTLINES):
                 specks += count_specks(mask)
+            placed += is_georeferenced(path)
+            cut |= max(mask.shape) > self.segmenter.predictor_.size
             self.done += 1
             if self.report is not None:
                 speed = self.done / (time.perf_counter() - self.start)
@@ -123,6 +126,12 @@ class _Work:
         if specks:
             logger.warning("%d speck(s) of less than 16 pixels are in the masks, and left out of "
                            "the outlines", specks)  # fmt: skip
+        if self.segmenter.tile and waiting and not cut:
+            logger.warning("tiles change nothing: no image has a side of more than %d pixels, the "
+                           "size of the task", self.segmenter.predictor_.size)  # fmt: skip
+        if placed:
+            logger.warning("%d image(s) are georeferenced: masks and outlines are in pixels, and "
+                           "do not keep the place", placed)  # fmt: skip
         if "coco" in folder.formats and (waiting or not quiet):
             join_coco(folder.out)
 

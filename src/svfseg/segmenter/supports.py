@@ -47,6 +47,9 @@ def as_supports(samples: Sequence[Sample], tile: bool, size: int, overlap: float
         size: side of the windows.
         overlap: smallest share that neighbouring windows have in common.
     """
+    if tile and all(max(sample.mask.shape) <= size for sample in samples):
+        logger.warning("tiles change nothing: no support has a side of more than %d pixels; a "
+                       "smaller size would cut them", size)  # fmt: skip
     unique = {(fingerprint(s.image), fingerprint(s.mask)): s for s in samples}
     marked = {image for (image, _), sample in unique.items() if sample.mask.any()}
     both = [key for key, sample in unique.items() if key[0] in marked and not sample.mask.any()]
