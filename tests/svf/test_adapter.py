@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,14 @@ def test_mixed_configurations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="call apply_svf first"):
         save_adapter(model, tmp_path / "task")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel,
+                                  lambda net: torch.compile(net, backend="eager")])  # fmt: skip
+def test_a_wrapped_model_is_not_saved(wrap: Callable, tmp_path: Path) -> None:
+    """Its names are no model's."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    apply_svf(net)
+    with pytest.raises(ValueError, match="use SVF on the plain model"):
+        save_adapter(wrap(net), tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()

@@ -7,8 +7,9 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
-from svfseg.svf import apply_svf, merge_svf, plan_svf, svf_parameters, svf_summary
+from svfseg.svf import apply_svf, fuse, merge_svf, plan_svf, svf_parameters, svf_summary
 from svfseg.svf.layers import FactoredLayer
 from tests.svf.layer_table import error
 
@@ -269,3 +270,95 @@ def test_training_moves_only_singular_values() -> None:
     assert all(later < earlier for earlier, later in pairwise(losses))
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"0.s", "3.s"}
+
+
+WRITES = {
+    "copy_": lambda layer: layer.weight.copy_(torch.ones(4, 3, 3, 3)),
+    "data.add_": lambda layer: layer.weight.data.add_(1.0),
+    "data +=": lambda layer: exec("layer.weight.data += 1", {"layer": layer}),
+    "detach": lambda layer: layer.weight.detach().mul_(2),
+    "data =": lambda layer: exec("layer.weight.data = 1 * layer.weight", {"layer": layer}),
+    "item": lambda layer: layer.weight.__setitem__(0, 1.0),
+    "init": lambda layer: nn.init.zeros_(layer.weight),
+    "reset": lambda layer: layer.reset_parameters(),
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
+    "assign": lambda layer: setattr(layer, "weight", nn.Parameter(torch.zeros(4, 3, 3, 3))),
+}
+
+
+@pytest.mark.parametrize("way", WRITES)
+def test_a_write_to_the_weight_is_never_silent(way: str) -> None:
+    """It is computed at each look, so what is written would be lost."""
+    layer = nn.Conv2d(3, 4, 3)
+    apply_svf(layer)
+    before = layer.weight.clone()
+    with torch.no_grad(), pytest.raises(ValueError, match="call merge_svf first"):
+        WRITES[way](layer)
+    assert torch.equal(layer.weight, before)
+
+
+def test_the_weight_is_read_as_before() -> None:
+    layer = nn.Conv2d(3, 4, 3)
+    apply_svf(layer)
+    made = layer.weight * 2
+    assert type(made) is torch.Tensor
+    made.sum().backward()
+    assert layer.s.grad is not None
+    assert type(layer.weight.clone()) is torch.Tensor
+    layer.weight.clone().zero_()
+    assert float(layer.weight.data.norm()) == pytest.approx(float(layer.weight.norm().detach()))
+
+
+def test_transforms_of_torch_func_work_on_every_route() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+    net.requires_grad_(False)
+    apply_svf(net)
+    fuse(net)
+    x = torch.randn(2, 3, 9, 9)
+    trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+
+    def loss(values: dict) -> torch.Tensor:
+        return torch.func.functional_call(net, values, (x,)).square().mean()
+
+    found = torch.func.grad(loss)(trained)
+    net(x).square().mean().backward()
+    for name, p in trained.items():
+        assert torch.allclose(found[name], p.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 3), (8, 16, 1)])
+def test_the_memory_format_comes_back(shape: tuple[int, int, int]) -> None:
+    plain = nn.Conv2d(*shape).to(memory_format=torch.channels_last)
+    kept = plain.weight.stride()
+    apply_svf(plain)
+    merge_svf(plain)
+    assert plain.weight.stride() == kept or shape[2] == 1
+
+
+def test_what_is_left_out_is_named() -> None:
+    model = nn.ModuleDict({
+        "attention": nn.MultiheadAttention(8, 2), "lstm": nn.LSTM(8, 8),
+        "table": nn.Embedding(5, 8), "out": nn.Linear(8, 4),
+    })  # fmt: skip
+    for summary in (plan_svf(model), apply_svf(model)):
+        assert set(summary.left_out) == {
+            "attention.in_proj_weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0",
+        }  # fmt: skip
+        assert "left as they are: attention.in_proj_weight" in str(summary)
+    assert plan_svf(nn.Linear(3, 3)).left_out == ()
+
+
+def test_parts_of_low_rank_additions_are_passed_over_unless_named() -> None:
+    model = nn.ModuleDict({"base_layer": nn.Linear(8, 8), "lora_A": nn.ModuleDict(
+        {"default": nn.Linear(8, 2, bias=False)})})  # fmt: skip
+    assert [row.name for row in plan_svf(model)] == ["base_layer"]
+    assert plan_svf(model).left_out == ("lora_A.default",)
+    assert [row.name for row in plan_svf(model, "lora_A[.].*")] == ["lora_A.default"]
+
+
+def test_a_container_s_name_is_told_how_to_be_given() -> None:
+    model = nn.ModuleDict({"enc": nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))})
+    for wrong in ({"target_modules": "enc"}, {"exclude_modules": ["enc"]}):
+        with pytest.raises(ValueError, match=r"'enc' holds 2 layers: 'enc\[.\].\*' matches them"):
+            apply_svf(model, **wrong)
+    assert len(apply_svf(model, "enc[.].*")) == 2

@@ -48,8 +48,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         The folder.
 
     Raises:
-        InputError: no factored layer, layers of different configurations, or the path holds
-            something other than an adapter.
+        InputError: no factored layer, layers of different configurations, a wrapped model
+            (DataParallel, torch.compile), or the path holds something other than an adapter.
         OSError: writing failed; what was at the path is still there.
 
     Example:
@@ -62,6 +62,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
         ['adapter.json', 'adapter.safetensors']
     """
     path = Path(path)
+    refuse_wrapped(model)
     summary = svf_summary(model)
     layers = list(factored_layers(model))
     settings = {(layer.svf_train, layer.svf_scale) for _, layer in layers}

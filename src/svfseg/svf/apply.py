@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -49,9 +49,16 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `apply_svf` did; prints as a table."""
+    """What `apply_svf` did; prints as a table.
+
+    Attributes:
+        layers: the factored layers.
+        left_out: names of weights that are matrices and cannot be factored, and of layers that
+            another method put in, where every layer was asked for.
+    """
 
     layers: tuple[LayerSummary, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def trained(self) -> int:
@@ -84,6 +91,9 @@ class Summary:
             left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
             right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
             lines.append("  ".join(left + right).rstrip())
+        if self.left_out:
+            more = f" and {len(self.left_out) - 6} more" if len(self.left_out) > 6 else ""
+            lines.append(f"left as they are: {', '.join(self.left_out[:6])}{more}")
         return "\n".join(lines)
 
 
@@ -144,8 +154,9 @@ def apply_svf(
     if scale not in SCALES:
         raise InputError(f"scale is {scale!r}: expected one of {', '.join(SCALES)}")
     chosen = select_layers(model, target_modules, exclude_modules)
+    left_out = left_as_they_are(model) if target_modules is None else ()
     install_targets(factorize_targets(chosen, progress), letters, scale)
-    return svf_summary(model, dict(chosen))
+    return replace(svf_summary(model, dict(chosen)), left_out=left_out)
 
 
 def svf_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -196,7 +207,7 @@ def plan_svf(
         sizes = {"S": rank, "U": height * rank, "V": rank * width}
         trained = groups * sum(sizes[letter] for letter in letters)
         rows.append(LayerSummary(name, type(layer).__name__, shape, groups, rank, trained))
-    return Summary(tuple(rows))
+    return Summary(tuple(rows), left_as_they_are(model) if target_modules is None else ())
 
 
 def svf_summary(model: nn.Module, only: Iterable[str] | None = None) -> Summary:
@@ -283,7 +294,10 @@ def select_layers(
             f"{type(model).__name__} has no layer that SVF can factor "
             "(convolutions, transposed convolutions, linear layers)"
         )
-    matched = [(n, m) for n, m in every if target is None or _matches(n, target)]
+    if target is None:
+        matched = [(n, m) for n, m in every if not _is_insert(n)]
+    else:
+        matched = [(n, m) for n, m in every if _matches(n, target)]
     if not matched:
         raise InputError(f"target_modules={target!r} matches no layer{_nearest(target, every)}")
     excluded = {id(m) for n, m in every if exclude is not None and _matches(n, exclude)}
@@ -295,6 +309,31 @@ def select_layers(
     selected = list(reversed(chosen.values()))
     _refuse_unfit(model, selected)
     return selected
+
+
+def left_as_they_are(model: nn.Module) -> tuple[str, ...]:
+    """Name the matrices that `apply_svf` leaves out where every layer is asked for.
+
+    They are those of attention's fused projections, of recurrent and other layers that are not
+    supported, and the layers that low-rank adapters put in. Tables of embeddings are no matrices.
+    """
+    names = []
+    for place, module in model.named_modules():
+        if isinstance(module, (*SUPPORTED, nn.Embedding, nn.EmbeddingBag)):
+            if isinstance(module, SUPPORTED) and _is_insert(place):
+                names.append(place)
+            continue
+        names += [
+            f"{place}.{name}" if place else name
+            for name, parameter in module._parameters.items()
+            if parameter is not None and parameter.dim() == 2 and "weight" in name
+        ]
+    return tuple(names)
+
+
+def _is_insert(name: str) -> bool:
+    """Whether a layer is a part of a low-rank addition, as peft names them."""
+    return any(part.startswith(("lora_", "vera_", "ia3_")) for part in name.split("."))
 
 
 def factorize_targets(
@@ -320,7 +359,11 @@ def install_targets(targets: Iterable[Target], train: str, scale: Scale) -> None
 
 def refuse_wrapped(model: nn.Module) -> None:
     """Raise InputError for a model inside a wrapper that has its own view of the parameters."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    wrappers = (
+        nn.DataParallel,
+        nn.parallel.DistributedDataParallel,
+        torch.optim.swa_utils.AveragedModel,
+    )
     for name, module in model.named_modules():
         if isinstance(module, wrappers) or hasattr(module, "_orig_mod"):
             kind = type(module).__name__
@@ -371,6 +414,10 @@ def _matches(name: str, selection: str | Sequence[str]) -> bool:
 def _nearest(selection: Selection, layers: list[tuple[str, nn.Module]]) -> str:
     names = [name for name, _ in layers]
     wanted = [selection] if isinstance(selection, str) else list(selection or ())
+    for each in wanted:
+        below = [name for name in names if name.startswith(f"{each}.")]
+        if below:
+            return f"; {each!r} holds {len(below)} layers: {each + '[.].*'!r} matches them all"
     plain = [re.sub(r"\\|\.\*|[\^$()?+*]", "", w) for w in wanted]
     parts = {part for n in names for part in (n, n.rpartition(".")[2], n.partition(".")[0])}
     close = [c for w in plain for c in difflib.get_close_matches(w, sorted(parts), 1, 0.4)]

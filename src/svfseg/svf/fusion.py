@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from svfseg.svf.class_swap import mixed, rebuild, set_class
+from svfseg.svf.computed import transforming
 from svfseg.svf.layers import FactoredLayer, can_fold
 
 # Classes that add something after the normalisation, by name, so that their library is not
@@ -26,7 +27,8 @@ class LeanReLU(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Rectify, in place where the module was made so."""
-        if not (torch.is_grad_enabled() and input.requires_grad) or torch.compiler.is_compiling():
+        plain = torch.compiler.is_compiling() or transforming()
+        if plain or not (torch.is_grad_enabled() and input.requires_grad):
             output: Tensor = self.svf_base.forward(self, input)
             return output
         top = 6.0 if issubclass(self.svf_base, nn.ReLU6) else None

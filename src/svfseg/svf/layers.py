@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from svfseg.errors import InputError
 from svfseg.svf.cache import cached
 from svfseg.svf.class_swap import mixed, rebuild, set_class
+from svfseg.svf.computed import ADVICE, guarded, transforming
 from svfseg.svf.factorize import Factors, factorize, recompose, unfold
 from svfseg.svf.functional import (
     ROUTES,
@@ -63,6 +64,7 @@ class FactoredLayer(nn.Module):
     svf_train: str
     svf_scale: Scale
     svf_fingerprint: str
+    svf_format: torch.memory_format
     svf_required_grad: dict[str, bool]
     svf_start: Tensor
     svf_route: Route = "auto"
@@ -81,11 +83,11 @@ class FactoredLayer(nn.Module):
         """The layer's weight U diag(s) Vᵀ in its own shape, dtype and device, differentiable.
 
         Code that reads ``layer.weight`` (attention blocks, weight standardisation, fused paths)
-        works as before.
+        works as before; a write to it raises, as it would change nothing.
         """
         matrices = precise(self.U, self.singular_values, self.Vh)
         matrix = unfold(matrices, self.svf_shape, is_transposed(self))
-        return matrix.to(self._like.dtype)
+        return guarded(matrix.to(self._like.dtype))
 
     @property
     def singular_values(self) -> Tensor:
@@ -165,6 +167,7 @@ class FactoredLayer(nn.Module):
     def _needs_plain_operations(self) -> bool:
         return (
             self.svf_route == "differentiable"
+            or transforming()
             or self.U.requires_grad
             or self.Vh.requires_grad
             or torch.compiler.is_compiling()
@@ -198,6 +201,16 @@ class FactoredLayer(nn.Module):
             input = F.pad(input, layer._reversed_padding_repeated_twice, mode=mode)
             padding = (0,) * len(shape[2:])
         return input, Geometry("conv", shape, layer.groups, layer.stride, padding, layer.dilation)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter that is no weight: pruning and the like work on plain layers.
+
+        Raises:
+            InputError: the name is the weight's.
+        """
+        if name.startswith("weight"):
+            raise InputError(ADVICE)
+        super().register_parameter(name, param)
 
     def factors(self) -> Factors:
         """Give U, effective s and Vh, detached."""
@@ -337,6 +350,7 @@ def install(layer: nn.Module, factors: Factors, train: str, scale: Scale, digest
     layer.svf_train = train  # type: ignore[assignment]
     layer.svf_scale = scale  # type: ignore[assignment]
     layer.svf_fingerprint = digest  # type: ignore[assignment]
+    layer.svf_format = _format_of(weight)  # type: ignore[assignment]
     layer.svf_required_grad = {  # type: ignore[assignment]
         name: p.requires_grad for name, p in (("weight", weight), ("bias", bias)) if p is not None
     }
@@ -353,12 +367,21 @@ def install(layer: nn.Module, factors: Factors, train: str, scale: Scale, digest
     layer.__class__ = mixed(FactoredLayer, type(layer), _PREFIX)
 
 
+def _format_of(weight: Tensor) -> torch.memory_format:
+    """How a weight lies in memory, which is so again after the merge."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(weight.dim())
+    if last is None or weight.is_contiguous() or not weight.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    return last
+
+
 def uninstall(layer: FactoredLayer) -> None:
     """Turn a factored layer back into a plain one of its original class, in place."""
     with torch.no_grad():
         factors = Factors(*(f.double() if f.device.type != "mps" else f for f in layer.factors()))
         weight = unfold(recompose(factors), layer.svf_shape, is_transposed(layer))
-        weight = weight.to(device=layer._like.device, dtype=layer._like.dtype).contiguous()
+        weight = weight.to(device=layer._like.device, dtype=layer._like.dtype)
+        weight = weight.contiguous(memory_format=layer.svf_format)
     required = layer.svf_required_grad
     bias = layer._parameters.pop("bias", None)
     for name in (*factor_names(layer), "svf_start", "svf_like"):
