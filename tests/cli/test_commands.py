@@ -240,7 +240,9 @@ def test_inspect(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     assert main(["inspect", "resnet50_deep"]) == 0
     assert "12,544 of 23,631,808 values train (0.053 %)" in capsys.readouterr().out
     assert main(["inspect", "vgg16_bn"]) == 0
-    assert "3,840 of 14,723,136" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "vgg16_bn has the output stride 16" in printed
+    assert "3,840 of 14,723,136" in printed
     assert main(["inspect", str(home / "run")]) == 0
     assert "layer4" in capsys.readouterr().out
     assert main(["inspect", "test_resnet", "--target-modules", r"layer4\..*", "--train", "SV"]) == 0

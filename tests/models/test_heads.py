@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import typing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -221,10 +222,27 @@ def test_a_head_of_your_own_by_its_dotted_path() -> None:
         build_model(ModelConfig(head="tests.models.test_heads.Nothing"))
 
 
+class Sized(nn.Module):
+    """A plain module with settings, of which the config has two."""
+
+    def __init__(self, backbone: Backbone, hidden: int = 64, own: float = 0.5) -> None:
+        super().__init__()
+        self.backbone, self.hidden, self.own = backbone, hidden, own
+
+
+def test_settings_reach_a_head_of_your_own_or_are_refused() -> None:
+    backbone = BackboneConfig("test_resnet", "none")
+    config = ModelConfig("tests.models.test_heads.Sized", backbone=backbone)
+    assert build_model(config).hidden == 64
+    assert build_model(replace(config, hidden=16)).hidden == 16
+    with pytest.raises(ValueError, match=r"model.dropout is 0.1, and .*Sized takes no dropout"):
+        build_model(replace(config, dropout=0.1))
+
+
 class Mine(nn.Module):
     """A plain module: a backbone and a forward, and no more."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, hidden: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
 

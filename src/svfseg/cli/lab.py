@@ -204,7 +204,10 @@ def run_inspect(arguments: Sequence[str]) -> None:
         config = run_config(folder)
         backbone, stages = config.model.backbone, config.tuning.stages
     else:
-        stride = 16 if parsed.model.startswith("vgg") else parsed.output_stride
+        stride = parsed.output_stride
+        if parsed.model.startswith("vgg") and stride != 16:
+            print(f"{parsed.model} has the output stride 16, which is used")
+            stride = 16
         backbone = BackboneConfig(parsed.model, "none", output_stride=stride)
         stages = (2, 3, 4)
     network = build_backbone(backbone)

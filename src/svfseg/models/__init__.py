@@ -1,8 +1,12 @@
 """Heads and backbones. A head is called with (query, support, support_mask) and gives logits."""
 
+import inspect
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 from svfseg.config import ModelConfig, look_up
+from svfseg.errors import InputError
 from svfseg.models import functional
 from svfseg.models.backbone import Backbone, Features, build_backbone
 from svfseg.models.bam import BAM
@@ -53,7 +57,8 @@ HEADS: dict[str, Callable[[Backbone, ModelConfig], Head]] = {
 def build_model(config: ModelConfig) -> Head:
     """Build a head on its backbone.
 
-    A dotted path in ``config.head`` names a class of your own; it is called with the backbone.
+    A dotted path in ``config.head`` names a class of your own; it is called with the backbone, and
+    with those settings of the config that are not the usual ones, by their names.
 
     Raises:
         InputError: an unknown head or backbone, or weights that do not fit.
@@ -73,7 +78,31 @@ def build_model(config: ModelConfig) -> Head:
     backbone = build_backbone(config.backbone)
     if config.head in HEADS:
         return HEADS[config.head](backbone, config)
-    return as_head(look_up(config.head, HEADS, "head")(backbone))
+    own = look_up(config.head, HEADS, "head")
+    return as_head(own(backbone, **_settings_for(own, config)))
+
+
+def _settings_for(own: Callable[..., Any], config: ModelConfig) -> dict[str, Any]:
+    """Settings of the config that are not the usual ones, for a head of one's own that takes them.
+
+    Raises:
+        InputError: it does not take one of them.
+    """
+    usual, taken = ModelConfig(), inspect.signature(own).parameters
+    every = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    changed = {
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if field.name not in ("head", "backbone", "base_learner")
+        and getattr(config, field.name) != getattr(usual, field.name)
+    }
+    missing = [name for name in changed if name not in taken and not every]
+    if missing:
+        raise InputError(
+            f"model.{missing[0]} is {changed[missing[0]]!r}, and {config.head} takes no "
+            f"{missing[0]}: leave it out, or give its __init__ a parameter of that name"
+        )
+    return changed
 
 
 def build_base_learner(config: ModelConfig) -> PSPNet:

@@ -203,7 +203,7 @@ class FactoredLayer(nn.Module):
         return input, Geometry("conv", shape, layer.groups, layer.stride, padding, layer.dilation)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Register a parameter that is no weight: pruning and the like work on plain layers.
+        """Add a parameter other than the weight: pruning and the like work on plain layers.
 
         Raises:
             InputError: the name is the weight's.
