@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,6 +169,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     if target.exists() and not target.is_dir():
         raise InputError(f"{path} is not a folder: choose another place")
     target.parent.mkdir(parents=True, exist_ok=True)
+    settle_folder(path)
     fresh, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -181,6 +183,59 @@ def replace_folder(path: Path) -> Iterator[Path]:
             old.rename(target)
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def settle_folder(path: Path) -> None:
+    """Put back what a process that was killed in `replace_folder` moved away, and remove its rest.
+
+    Whoever reads such a folder calls this first: between the two renames the folder is not there.
+
+    Args:
+        path: the folder.
+    """
+    target = _resolved(path)
+    if not target.parent.is_dir():
+        return
+    start = f".{target.name}."
+    for left in sorted(target.parent.iterdir(), reverse=True):  # .old before .new
+        owner, _, end = left.name.removeprefix(start).partition(".")
+        is_rest = left.name.startswith(start) and owner.isdigit() and end in ("old", "new")
+        if not is_rest or _is_alive(int(owner), left):
+            continue
+        if end == "old" and not target.exists():
+            left.rename(target)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_rests(folder: Path) -> None:
+    """Remove the unfinished files that killed processes left in a folder (see `replace_file`).
+
+    Args:
+        folder: the folder; it need not be there.
+    """
+    for left in folder.glob(".svfseg-*-*") if folder.is_dir() else ():
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not _is_alive(int(owner), left):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int, left: Path) -> bool:
+    """Whether a process that wrote a folder still runs."""
+    if process == os.getpid():
+        return True
+    if os.name == "nt":  # there a signal of 0 would end it
+        return time.time() - left.stat().st_mtime < _LONG
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+_LONG = 3600.0  # seconds that nobody needs to write a folder
 
 
 def _resolved(path: Path) -> Path:

@@ -26,7 +26,7 @@ from svfseg.config import (
 from svfseg.lab.evaluation import evaluate
 from svfseg.lab.events import CheckpointScored, Event, LayerFactored, StepDone
 from svfseg.lab.import_checkpoint import published_config
-from svfseg.lab.run import decay
+from svfseg.lab.run import Run, decay
 from svfseg.lab.training import train
 from svfseg.svf.layers import FactoredLayer
 from svfseg.tuning.checkpoint import load_run, restore_model
@@ -363,3 +363,99 @@ def test_published_heads_have_the_habits_of_their_authors(tmp_path: Path) -> Non
     )
     with pytest.raises(ValueError, match="did you mean pfenet"):
         published_config(tmp_path, "pfnet")
+
+
+def test_a_kill_at_any_rename_loses_nothing(data: Path, tmp_path: Path) -> None:
+    """Resumed, or begun again, it ends with the weights and scores of a run never killed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lab.kill_training", str(data), str(tmp_path), "0", "1"],
+        capture_output=True, text=True, timeout=500, cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["left"] == []
+    assert len(found["kills"]) >= 8
+    assert [kill for kill in found["kills"] if not kill["same"]] == []
+    assert sum(kill["resumed"] for kill in found["kills"]) >= 5
+
+
+def test_two_trainings_of_one_folder_are_refused(data: Path, tmp_path: Path) -> None:
+    config = config_of(data, tmp_path / "run")
+    said = []
+
+    def second(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 1:
+            with pytest.raises(ValueError, match="another svfseg train writes to"):
+                train(replace(config, seed=2))
+            said.append(event)
+
+    train(config, report=second)
+    assert said
+    assert f"seed: {config.seed}" in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_config_of_one_s_own_in_the_folder_stays(data: Path, tmp_path: Path) -> None:
+    import yaml
+
+    config = config_of(data, tmp_path)
+    text = "# mine\n" + yaml.safe_dump(to_dict(config))
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config.yaml is there already"):
+        train(replace(config, seed=5))
+    train(config)
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "checkpoint.json"])
+def test_a_damaged_checkpoint_is_named(data: Path, tmp_path: Path, name: str) -> None:
+    config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=3, batch=2))
+    train(config)
+    path = tmp_path / "run/last" / name
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    damages = [bytes(flipped), whole[: len(whole) // 2], b"", b"[]"]
+    if name == "checkpoint.json":
+        head = json.loads(whole)
+        damages = [whole[:20], b"[]", *(json.dumps({**head, **wrong}).encode() for wrong in (
+            {"step": "3"}, {"step": -1}, {"backbone": None}, {"files": []}))]  # fmt: skip
+    for damaged in damages:
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            train(config, resume=True)
+
+
+def test_a_torn_line_of_metrics_does_not_stop_a_resume(data: Path, tmp_path: Path) -> None:
+    config = config_of(data, tmp_path / "run")
+    short = replace(config, optim=replace(config.optim, steps=6))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(short, report=stop)
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('\n{"step": 4, "lo')
+    train(short, resume=True)
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "miou" in line] == [3, 6]
+
+
+def test_weights_that_are_not_finite_are_not_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step of a training has no loss after it that would tell."""
+    save = Run.save
+
+    def spoiled(run: Run) -> None:
+        with torch.no_grad():
+            next(p for p in run.head.parameters() if p.requires_grad).fill_(float("inf"))
+        save(run)
+
+    monkeypatch.setattr(Run, "save", spoiled)
+    config = config_of(data, tmp_path / "run", optim=OptimConfig(lr=0.05, steps=1, batch=2))
+    with pytest.raises(ValueError, match=r"are not finite at step 1: lower optim.lr"):
+        train(config)
+    assert not (tmp_path / "run/last").exists()

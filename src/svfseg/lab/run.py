@@ -1,6 +1,7 @@
 """A training run as one object: set up, stepped and saved."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +9,20 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from svfseg.config import OptimConfig, TrainConfig, write_config
 from svfseg.data import Split, build_splits
 from svfseg.errors import InputError
-from svfseg.files import write_json
+from svfseg.files import (
+    read_json_lines,
+    remove_rests,
+    replace_folder,
+    settle_folder,
+    write_json,
+)
 from svfseg.lab.events import CheckpointScored, LayerFactored, Report, ignore
 from svfseg.lab.runtime import (
     MetricsLog,
@@ -38,6 +46,7 @@ from svfseg.tuning.checkpoint import (
     load_training,
     read_metadata,
     restore_model,
+    run_config,
     save_checkpoint,
     start_model,
 )
@@ -82,6 +91,7 @@ class Run:
         report: takes the events.
         step: steps that have been taken.
         best: score of the best checkpoint so far; -1 before the first.
+        lock: the folder's, in the main process.
     """
 
     config: TrainConfig
@@ -99,6 +109,7 @@ class Run:
     report: Report = field(default=ignore)
     step: int = 0
     best: float = -1.0
+    lock: FileLock | None = None
 
     def advance(self, batch: dict[str, Tensor]) -> float:
         """Take one optimizer step, and give its loss.
@@ -150,9 +161,11 @@ class Run:
         self.best = max(self.best, score)
         info = {"step": self.step, "selected_on": monitor, **scores}
         if self.log is not None:
+            # last comes first: after a kill, what is missing is made of it (`_complete`)
+            last = {**info, "best": self.best, "is_best": is_best}
+            self._write("last", last, self._state())
             if is_best:
                 self._write("best", info)
-            self._write("last", info, self._state())
             self.log.write(self.step, selected_on=monitor, **scores, best=self.best)
         self.report(CheckpointScored(self.step, monitor, scores, is_best))
         self.accelerator.wait_for_everyone()
@@ -190,11 +203,8 @@ def setup(config: TrainConfig, resume: bool = False, report: Report = ignore) ->
     check_settings(config)
     if resume:
         check_resumed(folder, config)
-    elif any((folder / name).exists() for name in ("best", "last")):
-        raise InputError(
-            f"{folder} holds a run already: choose another folder, or resume it",
-            settings=("out", "resume"),
-        )
+    else:
+        _check_new(folder)
     accelerator = make_accelerator(config.device, config.precision)
     if not accelerator.is_main_process:
         report = ignore
@@ -224,12 +234,85 @@ def setup(config: TrainConfig, resume: bool = False, report: Report = ignore) ->
     )  # fmt: skip
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder / "config.yaml", config)
+        run.lock = _locked(folder)
+        remove_rests(folder)
+        if not resume:
+            _check_new(folder)  # another one may have ended meanwhile
+            _write_settings(folder, config)
         write_json(folder / "environment.json", environment())
         run.log = MetricsLog(folder, step)
+        if resume:
+            _complete(run)
     if resume:  # after all that draws random numbers
         set_random_state(state["random"])
     return run
+
+
+def _check_new(folder: Path) -> None:
+    """Raise InputError where a folder holds a run; a best checkpoint alone is left by a kill."""
+    for name in ("best", "last"):
+        settle_folder(folder / name)
+    log = folder / "metrics.jsonl"
+    lines = read_json_lines(log) if log.is_file() else []
+    scored = (folder / "best").exists() and any("selected_on" in line for line in lines)
+    if scored or (folder / "last").exists():
+        raise InputError(
+            f"{folder} holds a run already: choose another folder, or resume it",
+            settings=("out", "resume"),
+        )
+
+
+def _locked(folder: Path) -> FileLock:
+    """Take the folder's lock for this process.
+
+    Raises:
+        InputError: another training writes there.
+    """
+    lock = FileLock(folder.parent / f".{folder.name}.train.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"another svfseg train writes to {folder}: choose another folder", settings=("out",)
+        ) from error
+    return lock
+
+
+def _write_settings(folder: Path, config: TrainConfig) -> None:
+    """Write config.yaml, unless it is there and says the same in somebody's own words.
+
+    Raises:
+        InputError: one is there that says something else, and is not of a run.
+    """
+    path = folder / "config.yaml"
+    if path.is_file() and not (folder / "environment.json").is_file():
+        try:
+            same = run_config(folder) == config
+        except InputError:
+            same = False
+        if same:
+            return
+        raise InputError(
+            f"{path} is there already, and was not written by train: choose another folder for "
+            "the run", settings=("out",),
+        )  # fmt: skip
+    write_config(path, config)
+
+
+def _complete(run: Run) -> None:
+    """Write what a kill between a run's last checkpoint and the end of its step left out."""
+    last, best = run.folder / "last", run.folder / "best"
+    metadata = read_metadata(last)
+    settle_folder(best)
+    at = read_metadata(best)["step"] if (best / "checkpoint.json").is_file() else None
+    if metadata.get("is_best") and at != metadata["step"]:
+        with replace_folder(best) as fresh:
+            shutil.copytree(last, fresh, dirs_exist_ok=True)
+            (fresh / "training.pt").unlink()
+    extra = ("format", "backbone", "files", "is_best", "step")
+    assert run.log is not None
+    if not run.log.has_score(metadata["step"]) and "selected_on" in metadata:
+        run.log.write(metadata["step"], **{k: v for k, v in metadata.items() if k not in extra})
 
 
 def _start(config: TrainConfig, source: Split, report: Report) -> tuple[Head, str, int]:

@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from svfseg._version import __version__
 from svfseg.device import resolve
+from svfseg.errors import InputError
 from svfseg.files import read_json_lines, write_text
 
 # Marks the states of accelerate that this module made: those of a host program are left alone.
@@ -103,7 +104,10 @@ class MetricsLog:
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():  # a resumed run forgets what came after its checkpoint
-            earlier = [line for line in read_json_lines(self.path) if line["step"] <= from_step]
+            lines = read_json_lines(self.path)
+            if not all(isinstance(line, dict) and type(line.get("step")) is int for line in lines):
+                raise InputError(f"{self.path} is damaged: a line has no step; copy the run again")
+            earlier = [line for line in lines if line["step"] <= from_step]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
         self._board: Any = None
         try:
@@ -112,6 +116,11 @@ class MetricsLog:
             self._board = SummaryWriter(str(folder / "tensorboard"))
         except ImportError:
             pass
+
+    def has_score(self, step: int) -> bool:
+        """Whether a step has a line of scores."""
+        lines = read_json_lines(self.path) if self.path.exists() else []
+        return any(line["step"] == step and "selected_on" in line for line in lines)
 
     def write(self, step: int, **values: Any) -> None:
         """Append one line."""

@@ -34,16 +34,25 @@ def train(config: TrainConfig, resume: bool = False, report: Report = ignore) ->
         InputError: settings that do not fit together, or a run that is there already.
     """
     run = setup(config, resume, report)
+    try:
+        _steps(run)
+    finally:
+        if run.lock is not None:
+            run.lock.release()
+    return run.folder
+
+
+def _steps(run: Run) -> None:
+    config, report = run.config, run.report
     start, clock = run.step, time.perf_counter()
     for batch in batches(config, run.head, run.source, run.accelerator, run.step):
         loss = run.advance(batch)
         speed = (run.step - start) * config.optim.batch / (time.perf_counter() - clock)
         if run.step % LOG_EVERY == 0:
             _log(run, loss, speed)
-        run.report(StepDone(run.step, config.optim.steps, loss, speed))
+        report(StepDone(run.step, config.optim.steps, loss, speed))
         if run.step % config.selection.every == 0 or run.step == config.optim.steps:
             run.save()
-    return run.folder
 
 
 def batches(

@@ -16,7 +16,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from svfseg.errors import InputError
-from svfseg.files import append_line, write_bytes, write_text
+from svfseg.files import append_line, remove_rests, write_bytes, write_text
 from svfseg.segmenter.report import LOG, read_log
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ class PredictionFolder:
                     self.out.rmdir()
 
     def _read(self) -> None:
+        for part in ("", "coco", "labels", "probability"):
+            remove_rests(self.out / part)
         log = self.out / LOG
         if not log.exists():
             return

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import replace_folder
+from svfseg.files import replace_folder, settle_folder
 from svfseg.svf.apply import (
     Target,
     factorize_targets,
@@ -186,6 +186,7 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         MissingFileError: no adapter at the path.
         InputError: another format version, or files that are damaged or do not belong together.
     """
+    settle_folder(path)
     if not (path / TABLE).is_file():
         raise MissingFileError(f"{path} holds no adapter ({TABLE}): give a folder of save_adapter")
     damaged = f"{path} is damaged: copy it again from where it was made"

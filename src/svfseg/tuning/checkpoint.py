@@ -13,6 +13,7 @@ With random base weights (weights: none), which cannot be loaded again, and with
 learner (model.base_learner), model.safetensors holds the whole model and there is no adapter.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from svfseg.config import ModelConfig, TrainConfig, from_dict, read_config
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import read_json, replace_folder
+from svfseg.files import read_json, replace_folder, settle_folder
 from svfseg.models import (
     BAM,
     Head,
@@ -45,6 +46,7 @@ from svfseg.tuning.strategies import find_strategy, merge, tune
 
 FORMAT = 1
 ADAPTER = "adapter"
+_DIGESTED = ("model.safetensors", "training.pt")
 
 
 def save_checkpoint(
@@ -70,8 +72,14 @@ def save_checkpoint(
     Raises:
         OSError: writing failed.
     """
+    tensors = trained_state(head, config)
+    broken = next((name for name, t in tensors.items() if not bool(t.isfinite().all())), None)
+    if broken is not None:
+        raise InputError(
+            f"the weights {broken} are not finite at step {info.get('step')}: lower optim.lr or "
+            "tuning.lr, or set optim.clip"
+        )
     with replace_folder(folder) as fresh:
-        tensors = trained_state(head, config)
         (fresh / "model.safetensors").write_bytes(save_tensors(tensors))
         if has_factored(head.backbone) and not _is_self_contained(config.model):
             save_adapter(head.backbone, fresh / ADAPTER)
@@ -79,7 +87,8 @@ def save_checkpoint(
             buffer = io.BytesIO()
             torch.save(training, buffer)
             (fresh / "training.pt").write_bytes(buffer.getvalue())
-        metadata = {"format": FORMAT, "backbone": fingerprint, **info}
+        digests = {name: _digest(fresh / name) for name in _DIGESTED if (fresh / name).is_file()}
+        metadata = {"format": FORMAT, "backbone": fingerprint, **info, "files": digests}
         (fresh / "checkpoint.json").write_text(json.dumps(metadata, indent=1) + "\n")
 
 
@@ -195,6 +204,7 @@ def restore_model(folder: Path, config: TrainConfig) -> Head:
     if (folder / ADAPTER).is_dir():
         load_adapter(head.backbone, folder / ADAPTER)
     path = folder / "model.safetensors"
+    _check_digest(path, metadata)
     try:
         tensors = load_tensors(path.read_bytes())
     except safetensors.SafetensorError as error:
@@ -216,6 +226,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         MissingFileError: no checkpoint there.
         InputError: damaged, or of another format.
     """
+    settle_folder(folder)
     path = folder / "checkpoint.json"
     if not path.is_file():
         raise MissingFileError(
@@ -228,7 +239,24 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} has format {metadata['format']}, expected {FORMAT}: update svfseg"
         )
+    step, fingerprint = metadata.get("step"), metadata.get("backbone")
+    whole = type(step) is int and step >= 0 and isinstance(fingerprint, str)
+    if not whole or not isinstance(metadata.get("files", {}), dict):
+        raise InputError(f"{path} is damaged: it has no step or no backbone; copy the run again")
     return metadata
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_digest(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Raise InputError if a file of a checkpoint is not the one that was written with it."""
+    expected = metadata.get("files", {}).get(path.name)  # checkpoints of 0.2.0 have none
+    if not path.is_file():
+        raise MissingFileError(f"{path} is missing: copy the run again")
+    if expected is not None and _digest(path) != expected:
+        raise InputError(f"{path} is damaged (its digest differs): copy the run again")
 
 
 def load_training(folder: Path) -> dict[str, Any]:
@@ -236,11 +264,20 @@ def load_training(folder: Path) -> dict[str, Any]:
 
     Raises:
         MissingFileError: it has none.
+        InputError: it is damaged.
     """
     path = folder / "training.pt"
     if not path.is_file():
         raise MissingFileError(f"{folder} cannot be resumed: it has no training.pt")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    _check_digest(path, read_metadata(folder))
+    damaged = f"{path} is damaged: start the training anew, or copy the run again"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling fails in many ways
+        raise InputError(damaged) from error
+    names = {"optimizer", "schedule", "random", "best", "anchors"}
+    if not isinstance(state, dict) or not names <= state.keys():
+        raise InputError(damaged)
     return state
 
 
