@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from svfseg import FewShotSegmenter
 from svfseg.errors import InputError
@@ -39,6 +39,14 @@ def test_metadata_of_something_else(metadata: object, words: str, tmp_path: Path
         {"share": "x"},
         {"share": float("nan")},
         {"size": 0},
+        {"size": 3},
+        {"size": 10**9},
+        {"rules": [{"threshold": 5.0}]},
+        {"rules": [{"threshold": -1.0}]},
+        {"parameters": {"empty": True, "overlap": 2}},
+        {"parameters": {"empty": True, "batch": 0}},
+        {"files": {}},
+        {"files": {"views.safetensors": "0" * 64}},
         {"size": "x"},
         {"classes": []},
         {"classes": ["a", "b"]},
@@ -61,6 +69,49 @@ def test_settings_that_cannot_be_are_refused(change: dict[str, object], tmp_path
             file.writestr(name, data)
     with pytest.raises(InputError, match=re.escape(str(path))):
         FewShotSegmenter.load(path, device="cpu")
+
+
+CHANGED = {
+    "flipped": lambda t: t * torch.where(torch.arange(t.numel()).reshape(t.shape) == 3, -1, 1),
+    "not a number": lambda t: t * float("nan"),
+    "whole numbers": lambda t: t.to(torch.int64),
+    "cut": lambda t: t[:-1].contiguous(),
+    "another dimension": lambda t: t[None],
+    "empty": lambda t: t[:0].contiguous(),
+}
+
+
+@pytest.mark.parametrize("way", CHANGED)
+@pytest.mark.parametrize("digests", [True, False])
+def test_changed_tensors_are_refused(way: str, digests: bool, tmp_path: Path) -> None:
+    """By their digests; and those of older files, which have none, by what they hold."""
+    if way == "flipped" and not digests:
+        pytest.skip("nothing tells a changed sign")
+    path = tmp_path / "task.svf"
+    FewShotSegmenter(size=96, seconds=0.0, device="cpu").fit(*scene(0)).save(path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    tensors = load(parts["views.safetensors"])
+    parts["views.safetensors"] = save({k: CHANGED[way](t) for k, t in tensors.items()})
+    if not digests:
+        metadata = json.loads(parts["task.json"])
+        del metadata["files"]
+        parts["task.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in parts.items():
+            file.writestr(name, data)
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        FewShotSegmenter.load(path, device="cpu")
+
+
+@pytest.mark.parametrize(("name", "size"), [("views.safetensors", 1.1e9), ("task.json", 3e7)])
+def test_what_would_fill_the_memory_is_not_unpacked(name: str, size: float, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.svf"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open(name, "w") as part:
+        for _ in range(int(size / 1e6)):
+            part.write(bytes(1_000_000))
+    with pytest.raises(InputError, match="unpacks to"):
+        read_task(path)
 
 
 def test_no_damage_of_bytes_is_a_traceback(tmp_path: Path) -> None:

@@ -27,9 +27,11 @@ from svfseg.segmenter.speed import affordable_size
 from svfseg.segmenter.supports import as_supports
 from svfseg.segmenter.task_file import (
     TaskFile,
+    check_fits,
     read_task,
     restore_adaptation,
     restore_decoder,
+    restore_features,
     save_task,
 )
 from svfseg.segmenter.tiling import blend, cut, windows
@@ -340,6 +342,10 @@ class FewShotSegmenter(Parametrized):
         if unknown:
             raise InputError(f"{path} has the unknown parameter {unknown[0]}: update svfseg")
         segmenter = cls(metadata["model"] if model is None else model, **parameters, device=device)
+        try:
+            check_parameters(segmenter.get_params())
+        except (InputError, TypeError) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
         base = segmenter._load_base()
         if base.fingerprint != metadata["fingerprint"]:
             raise InputError(
@@ -356,12 +362,7 @@ class FewShotSegmenter(Parametrized):
         if task.metadata["format"] == 1 and isinstance(head, ComparingHead):
             head = head.as_in_format_1()
         decoder = restore_decoder(path, task, head)
-        features = {
-            class_id: [
-                head.support_features({n: t.to(device) for n, t in shot.items()}) for shot in shots
-            ]
-            for class_id, shots in task.features.items()
-        }
+        features = restore_features(path, task, head, device)
         negatives = tuple(features.pop(0, ()))
         self.features_ = features
         self.thresholds_ = {
@@ -376,6 +377,7 @@ class FewShotSegmenter(Parametrized):
             share=task.metadata.get("share", 1.0),
             negatives=negatives,
         )
+        check_fits(path, self.predictor_, features)
         self.learned_ = Learned(decoder, self.predictor_.share)
         self.advice_ = tuple(task.metadata.get("advice", ()))
 

@@ -12,6 +12,7 @@ from svfseg.errors import InputError
 from svfseg.segmenter.adaptation import tuning_of
 
 # Longer side of images at most: their features alone would take gigabytes beyond.
+LEAST = 32
 LARGEST = 8192
 
 
@@ -85,8 +86,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         if value is not None and not isinstance(value, numbers.Real):
             raise InputError(f"{name} is {value!r}: expected a number")
     size, threshold, steps = (parameters[name] for name in ("size", "threshold", "steps"))
-    if size is not None and not 32 <= size <= LARGEST:
-        bound = "at least 32" if size < 32 else f"at most {LARGEST}"
+    if size is not None and not LEAST <= size <= LARGEST:
+        bound = f"at least {LEAST}" if size < LEAST else f"at most {LARGEST}"
         raise InputError(f"size is {size}: expected {bound} pixels")
     seed = parameters["seed"]
     if not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**31:

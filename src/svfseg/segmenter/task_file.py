@@ -1,5 +1,6 @@
 """Store a fitted task as one zip file: settings, features of the supports, tuned weights."""
 
+import hashlib
 import io
 import json
 import math
@@ -8,21 +9,26 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
+import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from svfseg.data.index import Sample
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import write_bytes
 from svfseg.models import Backbone, Head
 from svfseg.models.decoder import Decoder
 from svfseg.segmenter.adaptation import AdaptationResult, tunable_copy, tuning_of
 from svfseg.segmenter.calibration import ClassThresholds
+from svfseg.segmenter.inference import Predictor
+from svfseg.segmenter.parameters import LARGEST, LEAST
 from svfseg.svf import load_adapter, save_adapter
 from svfseg.tuning.state import has_factored, tuned_tensors
 
@@ -38,6 +44,8 @@ METADATA, FEATURES, TUNED, ADAPTER, DECODER = (
 )
 
 
+# Bounds of what is unpacked, in bytes; fully tuned networks are the largest.
+MOST_UNPACKED, MOST_JSON = 1_000_000_000, 20_000_000
 # What every task says of itself.
 _KEYS = (
     "model",
@@ -107,9 +115,16 @@ def save_task(
         for number, shot in enumerate(shots)
         for name, tensor in shot._asdict().items()
     }
+    parts = {FEATURES: save_tensors(halves)}
+    if decoder is not None:
+        weights = {n: t.detach().cpu().half() for n, t in decoder.state_dict().items()}
+        parts[DECODER] = save_tensors(weights)
+    if adaptation is not None:
+        parts |= _tuned_files(adaptation.head.backbone)
     content_of_json = {
         "format": FORMAT,
         **metadata,
+        "files": {name: _digest(data) for name, data in parts.items()},
         "strategy": None if adaptation is None else adaptation.config.strategy,
         "steps": 0 if adaptation is None else adaptation.steps,
         "lr": 0.0 if adaptation is None else adaptation.lr,
@@ -117,13 +132,8 @@ def save_task(
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(METADATA, json.dumps(content_of_json, indent=1) + "\n")
-        file.writestr(FEATURES, save_tensors(halves))
-        if decoder is not None:
-            weights = {n: t.detach().cpu().half() for n, t in decoder.state_dict().items()}
-            file.writestr(DECODER, save_tensors(weights))
-        if adaptation is not None:
-            for name, data in _tuned_files(adaptation.head.backbone).items():
-                file.writestr(name, data)
+        for name, data in parts.items():
+            file.writestr(name, data)
     write_bytes(path, content.getvalue())
     return path
 
@@ -174,10 +184,12 @@ def read_task(path: Path) -> TaskFile:
         raise MissingFileError(f"no task at {path}: expected a file of 'svfseg fit'")
     try:
         with zipfile.ZipFile(path) as file:
+            _check_unpacked(file)
             metadata = json.loads(file.read(METADATA))
+            _check_digests(file, metadata)
             tensors = load_tensors(file.read(FEATURES))
             decoder = load_tensors(file.read(DECODER)) if DECODER in file.namelist() else {}
-    except _DAMAGES as error:
+    except (*_DAMAGES, RecursionError) as error:
         raise InputError(
             f"{path} is not a task of svfseg, or is damaged ({' '.join(str(error).split())})"
         ) from error
@@ -195,6 +207,9 @@ def read_task(path: Path) -> TaskFile:
     if problem:
         raise InputError(f"{path} is damaged: {METADATA} has {problem}")
     features: dict[int, list[dict[str, Tensor]]] = {}
+    for name, tensor in (*tensors.items(), *decoder.items()):
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise InputError(f"{path} is damaged: {name} in it holds what are not finite numbers")
     parts = {key: key.split("/") for key in tensors}
     if not all(len(p) == 3 and p[0].isdigit() and p[1].isdigit() for p in parts.values()):
         raise InputError(f"{path} is damaged: {FEATURES} holds tensors of other names")
@@ -212,6 +227,33 @@ def read_task(path: Path) -> TaskFile:
     )
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_unpacked(file: zipfile.ZipFile) -> None:
+    """Raise InputError before anything is unpacked if that would fill the memory."""
+    sizes = {info.filename: info.file_size for info in file.infolist()}
+    if sizes.get(METADATA, 0) > MOST_JSON or sum(sizes.values()) > MOST_UNPACKED:
+        raise InputError(
+            f"it unpacks to {sum(sizes.values()) / 1e6:,.0f} MB, expected at most "
+            f"{MOST_UNPACKED / 1e6:,.0f}, and {MOST_JSON / 1e6:,.0f} of {METADATA}"
+        )
+
+
+def _check_digests(file: zipfile.ZipFile, metadata: object) -> None:
+    """Raise InputError if a part is not the one that was written with the settings."""
+    digests = metadata.get("files") if isinstance(metadata, dict) else None
+    if digests is None:  # files of 0.2.0 have none
+        return
+    parts = [name for name in file.namelist() if name != METADATA]
+    if not isinstance(digests, dict) or sorted(digests) != sorted(parts):
+        raise InputError("it holds other parts than its settings name")
+    for name in parts:
+        if _digest(file.read(name)) != digests[name]:
+            raise InputError(f"the digest of {name} in it differs")
+
+
 def _problem(metadata: Mapping[str, Any]) -> str:
     """Say which setting cannot be one, and why; nothing where all can."""
     classes, rules, parameters = (metadata[n] for n in ("classes", "rules", "parameters"))
@@ -219,7 +261,7 @@ def _problem(metadata: Mapping[str, Any]) -> str:
         return "no list of names as classes"
     if not isinstance(parameters, dict) or "empty" not in parameters:
         return "no parameters"
-    if not _is_number(metadata["size"]) or metadata["size"] < 1:
+    if not _is_number(metadata["size"]) or not LEAST <= metadata["size"] <= LARGEST:
         return f"the size {metadata['size']!r}"
     if not _is_number(metadata.get("share", 1.0)) or not 0 <= metadata.get("share", 1.0) <= 1:
         return f"the share {metadata['share']!r}"
@@ -230,7 +272,10 @@ def _problem(metadata: Mapping[str, Any]) -> str:
             return f"the rule {rule!r}"
         if not all(value is None or _is_number(value) for value in rule.values()):
             return f"the rule {rule!r}"
-        if not _is_number(rule.get("threshold")) or not rule.get("spread", 1.0):
+        threshold, spread = rule.get("threshold"), rule.get("spread", 1.0)
+        if not (_is_number(threshold) and _is_number(spread)):
+            return f"the rule {rule!r}"
+        if not 0 <= float(threshold or 0) <= 1 or not float(spread) > 0:
             return f"the rule {rule!r}"
     return ""
 
@@ -253,6 +298,54 @@ def restore_decoder(path: Path, task: TaskFile, head: Head) -> Decoder | None:
     except RuntimeError as error:
         raise InputError(f"{path} is damaged: its decoder does not fit the model") from error
     return decoder.requires_grad_(False).eval()
+
+
+def restore_features(path: Path, task: TaskFile, head: Head, device: str) -> dict[int, list[Any]]:
+    """Rebuild the features of the supports, by class; 0 for images that show none.
+
+    Raises:
+        InputError: the file is damaged, or of another head.
+    """
+    try:
+        return {
+            class_id: [
+                head.support_features({n: t.to(device) for n, t in shot.items()}) for shot in shots
+            ]
+            for class_id, shots in task.features.items()
+        }
+    except TypeError as error:  # other names than the head's
+        raise InputError(f"{path} is damaged: its features do not fit the model") from error
+
+
+def check_fits(path: Path, predictor: Predictor, features: Mapping[int, Sequence[Any]]) -> None:
+    """Answer a grey image with the features of a file, so that others than the model's are found.
+
+    Args:
+        path: path of the file, for the message.
+        predictor: as it was restored.
+        features: class id -> the features of its supports.
+
+    Raises:
+        InputError: they have other shapes than the model's.
+    """
+    side = LEAST if predictor.head.any_shape else predictor.size
+    grey = torch.full((1, 3, side, side), 127.0, device=predictor.device)
+    pixels = np.full((side, side, 3), 127, np.uint8)
+    half = np.zeros((side, side), np.uint8)
+    half[: side // 2] = 1
+    (usual,) = replace(predictor, size=side).encode_supports([Sample(pixels, half)], [1])
+    dimensions = [tensor.dim() for tensor in usual[1]]
+    try:
+        for shot in (shot for shots in features.values() for shot in shots):
+            if [tensor.dim() for tensor in shot] != dimensions:
+                raise ValueError("another number of dimensions")
+        with torch.inference_mode():
+            answer = predictor.logits(grey, list(features.values()))
+        whole = bool(answer.logits.isfinite().all())
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged: its features do not fit the model") from error
+    if not whole:
+        raise InputError(f"{path} is damaged: what it answers are not finite numbers")
 
 
 def restore_adaptation(path: Path, task: TaskFile, base: Head) -> AdaptationResult | None:
