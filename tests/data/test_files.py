@@ -8,6 +8,7 @@ from PIL import Image
 
 from svfseg.data import base_split, folder, novel_split, stickers
 from svfseg.data.images import check_same_size, overlay, read_image
+from svfseg.data.index import read_list
 from svfseg.data.masks import read_binary_mask, read_mask
 from tests.data.voc_tree import write_image, write_mask
 
@@ -164,3 +165,12 @@ def test_stickers_leave_most_scenes_without_a_novel_class() -> None:
     for fold in range(4):
         assert len(base_split(index, fold).queries) >= 30
         assert len(novel_split(index, fold).queries) >= 5
+
+
+def test_lists_of_published_code_name_their_images(tmp_path: Path) -> None:
+    (tmp_path / "voc.txt").write_text("2007_000001  1\n2007_000002 -1\n2007_000003  0\n")
+    assert read_list(tmp_path / "voc.txt") == ["2007_000001", "2007_000003"]
+    (tmp_path / "hsnet.txt").write_text("2007_000001__01\n2007_000001__15\n2007_000002__03\n")
+    assert read_list(tmp_path / "hsnet.txt") == ["2007_000001", "2007_000002"]
+    (tmp_path / "plain.txt").write_text("JPEGImages/a.jpg SegmentationClass/a.png\nb\n")
+    assert read_list(tmp_path / "plain.txt") == ["a", "b"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -209,8 +210,14 @@ def take(source: Split, count: int) -> Split:
     return split(source.index, source.classes, chosen.__contains__)
 
 
+_OF_CLASS = re.compile(r"__\d{1,2}$")  # HSNet's lists name an image and a class
+
+
 def read_list(path: Path) -> list[str]:
     """Read the image names of a list file: one per line, or paths whose first stem is the name.
+
+    Of VOC's lists of a class (a second column of 1, 0 and -1) the images that show it are taken,
+    and of HSNet's the class behind each name is cut off.
 
     Raises:
         MissingFileError: no such list.
@@ -218,7 +225,12 @@ def read_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise MissingFileError(f"no image list at {path}")
-    names = [Path(line.split()[0]).stem for line in read_text(path).splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
+    if rows and all(len(row) == 2 and row[1] in ("-1", "0", "1") for row in rows):
+        rows = [row for row in rows if row[1] != "-1"]  # of one class: these do not show it
+    names = [Path(row[0]).stem for row in rows]
+    if all(_OF_CLASS.search(name) for name in names):
+        names = list(dict.fromkeys(_OF_CLASS.sub("", name) for name in names))
     if not names:
         raise InputError(f"{path} lists no images")
     return names

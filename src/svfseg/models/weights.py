@@ -1,10 +1,13 @@
 """Read weight files safely, and load them into a network only if they fit it."""
 
+import argparse
+import codecs
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,6 +16,26 @@ from svfseg.errors import InputError, MissingFileError
 
 # What a classifier file holds beyond the stages; everything else unexpected is an error.
 _CLASSIFIER = ("fc.", "classifier.", "head.", "conv_head.", "bn2.", "norm_head.", "head_", "aux")
+
+
+# Where authors put the state dict among other things.
+_INNER = (
+    "state_dict", "model", "model_state_dict", "model_state", "net", "network", "params",
+    "params_ema", "weights",
+)  # fmt: skip
+# How numpy makes a number of its bytes; the function has no public name.
+_NUMBER = np.float64(0).__reduce__()[0]
+# What else lies in published checkpoints and does nothing when it is read: scores as numpy's
+# numbers, and the words of a command line.
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")),
+    _NUMBER,
+    (_NUMBER, "numpy.core.multiarray.scalar"),
+    (_NUMBER, "numpy._core.multiarray.scalar"),
+    codecs.encode,
+]
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -28,13 +51,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"{path} is not a weight file that can be read safely ({type(error).__name__}): "
             "expected a state dict as .pth or .safetensors"
         ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
+    for key in _INNER:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = {}

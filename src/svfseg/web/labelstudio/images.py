@@ -61,7 +61,7 @@ class ImageSource:
         short = address if len(address) < 200 else f"{address[:60]}..."
         try:
             if address.startswith("data:"):
-                return _from_bytes(_decode(address), short)
+                return _from_bytes(decode_address(address), short)
             path = self._local(address)
             if path is not None and (path.is_file() or not self._fetches(address)):
                 return as_image(path)
@@ -121,7 +121,12 @@ class ImageSource:
         return content
 
 
-def _decode(address: str) -> bytes:
+def decode_address(address: str) -> bytes:
+    """Decode a ``data:`` address.
+
+    Raises:
+        InputError: it is not base64.
+    """
     head, _, body = address.partition(",")
     if not head.endswith(";base64"):
         raise InputError(f"{head[:60]} is not an image in base64")

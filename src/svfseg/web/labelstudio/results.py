@@ -1,5 +1,6 @@
 """Read labeling configurations, and convert results of annotations to masks and back."""
 
+import logging
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,24 +13,36 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.annotations.marks import draw_marks
-from svfseg.data.images import Array
+from svfseg.data.images import Array, decoded
+from svfseg.data.opening import open_picture
 from svfseg.errors import InputError
 from svfseg.segmenter import Segmentation
+from svfseg.web.labelstudio.images import decode_address
 from svfseg.web.labelstudio.rle import Mask, decode_mask, encode_mask
 from svfseg.web.validation import first_problem
 
+logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 # A result as Label Studio sends it: anything, until it is read.
 ResultJson = object
 
 _BRUSH = "BrushLabels"
-_CONTROLS = (_BRUSH, "PolygonLabels", "RectangleLabels", "KeyPointLabels")
+_CONTROLS = (
+    _BRUSH, "PolygonLabels", "RectangleLabels", "KeyPointLabels", "EllipseLabels", "BitmaskLabels",
+)  # fmt: skip
+# Results that say something of the image as a whole, or of other results.
+_NO_REGIONS = frozenset((
+    "choices", "taxonomy", "rating", "number", "textarea", "datetime", "ranker", "relation",
+    "pairwise", "chatmessage",
+))  # fmt: skip
+_CORNERS = 128  # of an ellipse
 
 
 class _Result(BaseModel):
     """What every result may hold; a result that is not a mark of the image may lack all of it."""
 
     from_name: str | None = None
+    to_name: str | None = None
     type: str | None = None
     value: dict[str, Any] = {}
 
@@ -48,6 +61,18 @@ class _Brush(BaseModel):
 
 class _Polygon(BaseModel):
     points: list[tuple[FiniteFloat, FiniteFloat]]
+
+
+class _Ellipse(BaseModel):
+    x: FiniteFloat
+    y: FiniteFloat
+    radiusX: FiniteFloat  # noqa: N815 (Label Studio's name)
+    radiusY: FiniteFloat  # noqa: N815
+    rotation: FiniteFloat = 0
+
+
+class _Bitmask(BaseModel):
+    imageDataURL: str  # noqa: N815
 
 
 class _KeyPoint(BaseModel):
@@ -194,6 +219,9 @@ def draw_results(results: Sequence[ResultJson], labeling: Labeling, image: Array
             continue
         _check_frame(_read(_Frame, content), image)
         mark = _mark(result, image)
+        if mark.kind == "polygons" and len(mark.points) < 3:
+            logger.warning("a polygon of %d point(s) is left out", len(mark.points))
+            continue
         if mark.inside is not None:
             brushes += [(class_id, mark.inside) for class_id in ids]
         else:
@@ -217,10 +245,19 @@ def _read(kind: type[M], content: object) -> M:
 
 def _names(result: _Result, labeling: Labeling) -> list[str]:
     """Classes of a result; none of a result that is not a mark of the image."""
+    kind = result.type or ""
     known = labeling.controls.get(result.from_name or "")
+    is_region = result.to_name == labeling.image and kind not in _NO_REGIONS
     if known is None:
+        if is_region and result.value:
+            raise InputError(
+                f"a region is of the type {kind}, of a tag {result.from_name} that gives it no "
+                f"label: expected one of {', '.join(_CONTROLS).lower()}"
+            )
         return []
-    names = _read(_Labels, {"labels": result.value.get(result.type or "") or []}).labels
+    names = _read(_Labels, {"labels": result.value.get(kind) or []}).labels
+    if not names and is_region:
+        raise InputError(f"a region of {result.from_name} ({kind}) has no label: give it one")
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
@@ -252,6 +289,18 @@ def _mark(result: _Result, image: Array) -> _Mark:
     if result.type == "polygonlabels":
         points = np.array(_read(_Polygon, result.value).points, float).reshape(-1, 2)
         return _Mark("polygons", (points * scale).tolist())
+    if result.type == "ellipselabels":
+        ellipse = _read(_Ellipse, result.value)
+        turns = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
+        round_ = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        round_ *= np.array((ellipse.radiusX, ellipse.radiusY)) * scale
+        angle = math.radians(ellipse.rotation)
+        turn_ = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        return _Mark(
+            "polygons", (round_ @ turn_ + np.array((ellipse.x, ellipse.y)) * scale).tolist()
+        )
+    if result.type == "bitmasklabels":
+        return _Mark("brush", [], _bitmask(_read(_Bitmask, result.value).imageDataURL, image))
     if result.type == "keypointlabels":
         point = _read(_KeyPoint, result.value)
         return _Mark("clicks", (np.array((point.x, point.y)) * scale).tolist())
@@ -267,6 +316,20 @@ def _mark(result: _Result, image: Array) -> _Mark:
     down = np.array((-math.sin(turn), math.cos(turn))) * box.height * scale[1]
     corners = np.array([corner, corner + across, corner + down, corner + across + down])
     return _Mark("boxes", [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()])
+
+
+def _bitmask(address: str, image: Array) -> Mask:
+    """Decode a mask that a result holds as a picture: what is neither black nor clear is inside."""
+    content = decode_address(address)
+    with open_picture(content, "a bitmask", max_pixels=image.shape[0] * image.shape[1]) as opened:
+        values = decoded(lambda: np.asarray(opened.convert("RGBA")), "a bitmask")
+    if values.shape[:2] != image.shape[:2]:
+        raise InputError(
+            f"a bitmask is of {values.shape[1]}x{values.shape[0]}, its image of "
+            f"{image.shape[1]}x{image.shape[0]}"
+        )
+    inside: Mask = (values[..., 3] > 0) & (values[..., :3].max(axis=2) > 0)
+    return inside
 
 
 def make_prediction(segmentation: Segmentation, labeling: Labeling, version: str) -> Prediction:
