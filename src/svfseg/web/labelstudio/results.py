@@ -212,6 +212,7 @@ def draw_results(results: Sequence[ResultJson], labeling: Labeling, image: Array
     """
     marks: dict[str, list[dict[str, Any]]] = {}
     brushes = []
+    degenerate = None
     for content in results:
         result = _read(_Result, content)
         ids = [labeling.labels.index(name) + 1 for name in _names(result, labeling)]
@@ -221,6 +222,7 @@ def draw_results(results: Sequence[ResultJson], labeling: Labeling, image: Array
         mark = _mark(result, image)
         if mark.kind == "polygons" and len(mark.points) < 3:
             logger.warning("a polygon of %d point(s) is left out", len(mark.points))
+            degenerate = len(mark.points)
             continue
         if mark.inside is not None:
             brushes += [(class_id, mark.inside) for class_id in ids]
@@ -228,6 +230,8 @@ def draw_results(results: Sequence[ResultJson], labeling: Labeling, image: Array
             marks.setdefault(mark.kind, []).extend(
                 {"points": mark.points, "class": class_id} for class_id in ids
             )
+    if degenerate is not None and not marks and not brushes:
+        raise InputError(f"a polygon has {degenerate} points: expected 3 or more")
     mask = draw_marks(marks, image, len(labeling.labels)).copy()
     for class_id, inside in brushes:
         mask[inside] = class_id
