@@ -81,12 +81,13 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("way", CHANGED)
-@pytest.mark.parametrize("digests", [True, False])
+@pytest.mark.parametrize(
+    ("way", "digests"),
+    # without a digest nothing tells a changed sign
+    [(way, digests) for way in CHANGED for digests in (True, False) if digests or way != "flipped"],
+)
 def test_changed_tensors_are_refused(way: str, digests: bool, tmp_path: Path) -> None:
     """By their digests; and those of older files, which have none, by what they hold."""
-    if way == "flipped" and not digests:
-        pytest.skip("nothing tells a changed sign")
     path = tmp_path / "task.svf"
     FewShotSegmenter(size=96, seconds=0.0, device="cpu").fit(*scene(0)).save(path)
     with zipfile.ZipFile(path) as file:
