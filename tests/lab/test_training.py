@@ -368,16 +368,16 @@ def test_published_heads_have_the_habits_of_their_authors(tmp_path: Path) -> Non
 def test_a_kill_at_any_rename_loses_nothing(data: Path, tmp_path: Path) -> None:
     """Resumed, or begun again, it ends with the weights and scores of a run never killed."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.lab.kill_training", str(data), str(tmp_path), "0", "1"],
+        [sys.executable, "-m", "tests.lab.kill_training", str(data), str(tmp_path), "0", "2"],
         capture_output=True, text=True, timeout=500, cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["left"] == []
-    assert len(found["kills"]) >= 8
+    assert len(found["kills"]) >= 4
     assert [kill for kill in found["kills"] if not kill["same"]] == []
-    assert sum(kill["resumed"] for kill in found["kills"]) >= 5
+    assert sum(kill["resumed"] for kill in found["kills"]) >= 2
 
 
 def test_two_trainings_of_one_folder_are_refused(data: Path, tmp_path: Path) -> None:

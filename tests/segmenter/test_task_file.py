@@ -12,8 +12,17 @@ from safetensors.torch import load, save
 
 from svfseg import FewShotSegmenter
 from svfseg.errors import InputError
+from svfseg.segmenter import task_file
 from svfseg.segmenter.task_file import read_task
 from tests.segmenter.scenes import scene
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A task file, fitted once."""
+    path = tmp_path_factory.mktemp("saved") / "task.svf"
+    FewShotSegmenter(size=96, seconds=0.0, device="cpu").fit(*scene(0)).save(path)
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -54,13 +63,12 @@ def test_metadata_of_something_else(metadata: object, words: str, tmp_path: Path
         {"parameters": {"empty": True, "colour": 1}},
     ],
 )
-def test_settings_that_cannot_be_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+def test_settings_that_cannot_be_are_refused(
+    change: dict[str, object], saved: bytes, tmp_path: Path
+) -> None:
     """One line that names the file, and no traceback."""
-    path = (
-        FewShotSegmenter(size=96, seconds=0.0, device="cpu")
-        .fit(*scene(0))
-        .save(tmp_path / "task.svf")
-    )
+    path = tmp_path / "task.svf"
+    path.write_bytes(saved)
     with zipfile.ZipFile(path) as file:
         parts = {name: file.read(name) for name in file.namelist()}
     metadata = json.loads(parts["task.json"]) | change
@@ -86,10 +94,10 @@ CHANGED = {
     # without a digest nothing tells a changed sign
     [(way, digests) for way in CHANGED for digests in (True, False) if digests or way != "flipped"],
 )
-def test_changed_tensors_are_refused(way: str, digests: bool, tmp_path: Path) -> None:
+def test_changed_tensors_are_refused(way: str, digests: bool, saved: bytes, tmp_path: Path) -> None:
     """By their digests; and those of older files, which have none, by what they hold."""
     path = tmp_path / "task.svf"
-    FewShotSegmenter(size=96, seconds=0.0, device="cpu").fit(*scene(0)).save(path)
+    path.write_bytes(saved)
     with zipfile.ZipFile(path) as file:
         parts = {name: file.read(name) for name in file.namelist()}
     tensors = load(parts["views.safetensors"])
@@ -105,8 +113,12 @@ def test_changed_tensors_are_refused(way: str, digests: bool, tmp_path: Path) ->
         FewShotSegmenter.load(path, device="cpu")
 
 
-@pytest.mark.parametrize(("name", "size"), [("views.safetensors", 1.1e9), ("task.json", 3e7)])
-def test_what_would_fill_the_memory_is_not_unpacked(name: str, size: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "size"), [("views.safetensors", 2e7), ("task.json", 3e6)])
+def test_what_would_fill_the_memory_is_not_unpacked(
+    name: str, size: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_file, "MOST_UNPACKED", 10_000_000)
+    monkeypatch.setattr(task_file, "MOST_JSON", 2_000_000)
     path = tmp_path / "bomb.svf"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open(name, "w") as part:
         for _ in range(int(size / 1e6)):
@@ -115,13 +127,10 @@ def test_what_would_fill_the_memory_is_not_unpacked(name: str, size: float, tmp_
         read_task(path)
 
 
-def test_no_damage_of_bytes_is_a_traceback(tmp_path: Path) -> None:
+def test_no_damage_of_bytes_is_a_traceback(saved: bytes, tmp_path: Path) -> None:
     """Refused in one line, or still readable."""
-    path = (
-        FewShotSegmenter(size=96, seconds=0.0, device="cpu")
-        .fit(*scene(0))
-        .save(tmp_path / "task.svf")
-    )
+    path = tmp_path / "task.svf"
+    path.write_bytes(saved)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     refused = 0
     for _ in range(40):
