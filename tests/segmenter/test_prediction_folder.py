@@ -277,3 +277,12 @@ def test_a_watch_passes_over_what_it_wrote_itself(
         ready.wait_for("2.jpg")
     assert set(ready.names) == {"1.jpg", "2.jpg"}
     assert np.asarray(Image.open(tmp_path / "1.png")).shape == (16, 20)
+
+
+@pytest.mark.parametrize("name", ["coco.json", "labels/classes.txt"])
+def test_files_of_all_images_are_checked_before_a_watch(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("by hand")
+    with opened(tmp_path, FORMATS) as folder, pytest.raises(InputError, match="is there already"):
+        folder.check([])

@@ -65,13 +65,8 @@ def images_in(places: Sequence[Path], tell: bool = True) -> list[Path]:
             continue
         inside = _inside(place)
         images = [path for path in inside if path.suffix.lower() in IMAGE_ENDS]
-        stems = {path.stem for path in images}
-        other = [path for path in inside if path not in images and not _is_beside(path, stems)]
-        if tell and other and images:
-            logger.warning(
-                "left out %d file(s) of %s that are not images that are read, first %s: save them "
-                "as PNG or JPEG", len(other), place, other[0].name,
-            )  # fmt: skip
+        if tell and images:
+            _tell_of_others(place, inside, {path.stem for path in images})
         paths += images
     return list(dict.fromkeys(paths))
 
@@ -79,6 +74,17 @@ def images_in(places: Sequence[Path], tell: bool = True) -> list[Path]:
 def _inside(folder: Path) -> list[Path]:
     """Files of a folder in order, without hidden ones (macOS leaves ._NAME beside each)."""
     return [p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and not p.is_dir()]
+
+
+def _tell_of_others(folder: Path, inside: Sequence[Path], stems: Collection[str]) -> None:
+    """Warn of files that are not read, once for all of them."""
+    rest = [path for path in inside if path.suffix.lower() not in IMAGE_ENDS]
+    other = [path for path in rest if not _is_beside(path, stems)]
+    if other:
+        logger.warning(
+            "left out %d file(s) of %s that are not images that are read, first %s: save them as "
+            "PNG or JPEG", len(other), folder, other[0].name,
+        )  # fmt: skip
 
 
 def _is_beside(path: Path, stems: Collection[str]) -> bool:
@@ -238,5 +244,6 @@ def _side_by_side(paths: Sequence[Path]) -> tuple[list[Path], list[Path | None]]
         found = next((files[n.casefold()] for n in names if n.casefold() in files), None)
         if found is not None:
             masks[path] = found
-    images = [path for path in paths if path not in masks.values()]
+    taken = set(masks.values())
+    images = [path for path in paths if path not in taken]
     return images, [masks.get(path) for path in images]

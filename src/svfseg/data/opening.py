@@ -19,8 +19,8 @@ READ = "PNG, JPEG, WebP, BMP, TIFF or GIF"
 MAX_PIXELS = 178_956_970
 MAX_PIXELS_VARIABLE = "SVFSEG_MAX_PIXELS"
 # TIFF's tags: a smaller copy of another page, bits of each channel, numbers of channels, kind of
-# numbers, and that white is stored as zero.
-_SUBFILE, _BITS, _CHANNELS, _KIND, _PHOTOMETRIC = 254, 258, 277, 339, 262
+# numbers.
+_SUBFILE, _BITS, _CHANNELS, _KIND = 254, 258, 277, 339
 _PLACE = (33550, 33922, 34735)  # GeoTIFF: size of a pixel, tie points, directory of keys
 _KINDS = {1: "uint", 2: "int", 3: "float"}
 _LOCK = threading.Lock()  # Pillow's own limit is one for all threads

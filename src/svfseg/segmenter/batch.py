@@ -72,11 +72,13 @@ def predict_folder(
     with PredictionFolder(out, task, formats, classes, overwrite) as folder:
         work = _Work(segmenter, folder, report, page)
         if watch:
+            folder.check([])  # the files of all images; those of each are checked as it comes
             for images in Watch(queries, folder):
                 work.do(images, quiet=True)
         own = folder.own_files()
         images = [path for path in images_in(queries) if path.resolve() not in own]
-        find_images([*images] if images else queries)  # the message where there is none
+        if not images:
+            find_images(queries)  # says what is there instead
         folder.check(images)
         work.do(images)
         if work.problems:

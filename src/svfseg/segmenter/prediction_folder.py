@@ -188,21 +188,33 @@ class PredictionFolder:
             self._check_file(target, sources, {target.resolve()} if own else set())
         stems: dict[str, Path] = {}
         for image in images:
-            stem = self.stem_of(image)
-            if stem in stems:
-                raise InputError(
-                    f"{stems[stem]} and {image} have one name: their masks would overwrite each "
-                    "other"
-                )
-            stems[stem] = image
-            line = self.lines.get(stem)
-            if line is not None and not self.overwrite and not self.is_of(image, line):
-                raise InputError(
-                    f"{self.out / line['mask']} is of {line['image']}, which has the name of "
-                    f"{image}: choose another folder", settings=("out", "overwrite"),
-                )  # fmt: skip
-            for name in self.files_of(stem):
-                self._check_file(self.out / name, sources, own)
+            self.check_image(image, sources, stems)
+
+    def check_image(self, image: Path, sources: set[Path], stems: dict[str, Path]) -> None:
+        """Find out whether the files of one image may be written, and take its name.
+
+        Args:
+            image: the image.
+            sources: resolved paths of all images that are read.
+            stems: names that are taken, and by which image; this one's is added.
+
+        Raises:
+            InputError: see `check`.
+        """
+        stem = self.stem_of(image)
+        if stem in stems:
+            raise InputError(
+                f"{stems[stem]} and {image} have one name: their masks would overwrite each other"
+            )
+        line = self.lines.get(stem)
+        if line is not None and not self.overwrite and not self.is_of(image, line):
+            raise InputError(
+                f"{self.out / line['mask']} is of {line['image']}, which has the name of "
+                f"{image}: choose another folder", settings=("out", "overwrite"),
+            )  # fmt: skip
+        for name in self.files_of(stem):
+            self._check_file(self.out / name, sources, self._own)
+        stems[stem] = image
 
     def _check_file(self, target: Path, sources: set[Path], own: set[Path]) -> None:
         if not os.path.lexists(target):
@@ -255,11 +267,8 @@ class PredictionFolder:
 
 def digest_of(image: Path) -> str:
     """Hash the content of a file."""
-    content = hashlib.sha256()
     with image.open("rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()[:32]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def state_of(image: Path) -> list[int]:

@@ -185,10 +185,11 @@ def read_task(path: Path) -> TaskFile:
     try:
         with zipfile.ZipFile(path) as file:
             _check_unpacked(file)
-            metadata = json.loads(file.read(METADATA))
-            _check_digests(file, metadata)
-            tensors = load_tensors(file.read(FEATURES))
-            decoder = load_tensors(file.read(DECODER)) if DECODER in file.namelist() else {}
+            parts = {name: file.read(name) for name in file.namelist()}
+            metadata = json.loads(parts.pop(METADATA))
+            _check_digests(parts, metadata)
+            tensors = load_tensors(parts[FEATURES])
+            decoder = load_tensors(parts[DECODER]) if DECODER in parts else {}
     except (*_DAMAGES, RecursionError) as error:
         raise InputError(
             f"{path} is not a task of svfseg, or is damaged ({' '.join(str(error).split())})"
@@ -210,11 +211,11 @@ def read_task(path: Path) -> TaskFile:
     for name, tensor in (*tensors.items(), *decoder.items()):
         if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
             raise InputError(f"{path} is damaged: {name} in it holds what are not finite numbers")
-    parts = {key: key.split("/") for key in tensors}
-    if not all(len(p) == 3 and p[0].isdigit() and p[1].isdigit() for p in parts.values()):
+    keys = {key: key.split("/") for key in tensors}
+    if not all(len(p) == 3 and p[0].isdigit() and p[1].isdigit() for p in keys.values()):
         raise InputError(f"{path} is damaged: {FEATURES} holds tensors of other names")
-    for key in sorted(tensors, key=lambda k: tuple(map(int, parts[k][:2]))):
-        class_id, number, name = parts[key]
+    for key in sorted(tensors, key=lambda k: tuple(map(int, keys[k][:2]))):
+        class_id, number, name = keys[key]
         shots = features.setdefault(int(class_id), [])
         if len(shots) <= int(number):
             shots.append({})
@@ -241,16 +242,15 @@ def _check_unpacked(file: zipfile.ZipFile) -> None:
         )
 
 
-def _check_digests(file: zipfile.ZipFile, metadata: object) -> None:
+def _check_digests(parts: Mapping[str, bytes], metadata: object) -> None:
     """Raise InputError if a part is not the one that was written with the settings."""
     digests = metadata.get("files") if isinstance(metadata, dict) else None
     if digests is None:  # files of 0.2.0 have none
         return
-    parts = [name for name in file.namelist() if name != METADATA]
     if not isinstance(digests, dict) or sorted(digests) != sorted(parts):
         raise InputError("it holds other parts than its settings name")
-    for name in parts:
-        if _digest(file.read(name)) != digests[name]:
+    for name, data in parts.items():
+        if _digest(data) != digests[name]:
             raise InputError(f"the digest of {name} in it differs")
 
 

@@ -61,9 +61,11 @@ class Watch:
                 self._say(f"{path} cannot be read yet ({error.strerror})")
         now = time.time_ns()
         ready: list[Path] = []
+        sources = {path.resolve() for path in states}
+        stems: dict[str, Path] = {}
         for path, state in states.items():
             still = self._seen.get(path) == state and now - state[2] > 1e9 * WATCH_SECONDS
-            if still and self._tried.get(path) != state and self._is_free(path, ready):
+            if still and self._tried.get(path) != state and self._is_free(path, sources, stems):
                 ready.append(path)
                 self._tried[path] = state
         self._seen = states
@@ -78,10 +80,10 @@ class Watch:
         self._said = {said for said in self._said if not said.endswith("waiting for it")}
         return found
 
-    def _is_free(self, path: Path, ready: Sequence[Path]) -> bool:
+    def _is_free(self, path: Path, sources: set[Path], stems: dict[str, Path]) -> bool:
         """Whether no other image has its name, and nothing of others would be replaced."""
         try:
-            self.folder.check([*ready, path])
+            self.folder.check_image(path, sources, stems)
         except (InputError, OSError) as error:
             self._say(f"left out: {error}")
             return False

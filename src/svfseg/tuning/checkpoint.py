@@ -247,7 +247,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_digest(path: Path, metadata: Mapping[str, Any]) -> None:
