@@ -1,16 +1,44 @@
-"""Say what is wrong with data from outside, and read files of typed state."""
+"""Say what is wrong with data from outside, check names, and read files of typed state."""
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from svfseg.errors import InputError
 from svfseg.files import read_json
 
 T = TypeVar("T")
+
+MAX_TEXT = 200
+# Control characters, halves of surrogates (UTF-8 has none), separators of lines and paragraphs.
+_NOT_PLAIN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def check_plain(text: str) -> str:
+    """Give back a name that can be stored, shown on one line and sent as UTF-8.
+
+    Args:
+        text: the name.
+
+    Raises:
+        ValueError: it is blank or too long, or has a character that cannot be shown.
+    """
+    if not text.strip():
+        raise ValueError("it is blank: expected a name")
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"it has {len(text):,} characters: expected at most {MAX_TEXT}")
+    for character in text:
+        if unicodedata.category(character) in _NOT_PLAIN:
+            raise ValueError(f"it has the character U+{ord(character):04X}: expected plain text")
+    return text
+
+
+# The name of a class and the like.
+PlainText = Annotated[str, AfterValidator(check_plain)]
 
 
 def first_problem(error: ValidationError | RequestValidationError) -> str:
