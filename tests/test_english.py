@@ -27,10 +27,10 @@ ARM = r"\barms?\b"
 ARM_IS_DEFINED = ("lab/study", "lab/settings.py", "lab/events.py", "lab/bench", "cli/lab.py")
 # The verbs that first lines of functions begin with: a new one is added here.
 VERBS = (
-    "Add Answer Append Apply Assign Augment Average Await Begin Blend Build Change Check Choose "
+    "Add Answer Append Apply Assign Augment Average Await Begin Blend Build Change Check Choose Close "
     "Collect Colour Compare Complete Compute Copy Count Crop Cut Decode Describe Do Draw Drop "
     "Encode End Factor Fill Find Fit Forget Freeze Gather Generate Give Go Hash Identify Index "
-    "Join Lay Learn Leave Let List Load Look Make Map Mean Measure Merge Name Nest Normalise "
+    "Join Lay Learn Leave Let List Load Look Make Map Mean Measure Merge Move Name Nest Normalise "
     "Number Open Outline Pack Pad Paint Pool Predict Prepare Put Raise Read Rebuild Rectify "
     "Remove Rename Report Reshape Resize Run Save Say Scale Score See Seed Select Separate Set "
     "Show Split Stack Start Stop Store Sum Summarise Tabulate Take Time Trace Trade Train Tune "

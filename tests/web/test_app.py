@@ -16,9 +16,6 @@ from svfseg import FewShotSegmenter
 from svfseg.errors import InputError
 from svfseg.segmenter.negatives import photographs
 from svfseg.segmenter.task_file import read_task
-from svfseg.web.project import PageProject
-from svfseg.web.project_view import view_project
-from svfseg.web.results import final_mask
 from tests.web.browser import (
     browser,
     click_outline,
@@ -50,6 +47,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+def stored_mask(project: Path, stem: str) -> np.ndarray:
+    """The ids that a project holds of an image."""
+    (path,) = (project / "marks").glob(f"{stem}-*.png")
+    return np.asarray(Image.open(path))
+
+
 def iou(found: np.ndarray, truth: np.ndarray) -> float:
     counted = truth != 255
     wanted = truth == COW
@@ -74,7 +77,7 @@ def test_from_images_to_masks(voc: Path, tmp_path: Path) -> None:
                 open_image(page, f"{name}.jpg")
                 click_outline(page, truth[name] == COW)
                 wait_saved(page)
-                kept = np.asarray(Image.open(tmp_path / f"cows/masks/{name}.png"))
+                kept = stored_mask(tmp_path / "cows", name)
                 assert kept.shape == truth[name].shape
                 assert iou(kept == 1, truth[name]) > 0.9
             page.click("#learn")
@@ -169,7 +172,8 @@ def test_what_was_done_is_there_after_a_reload_and_on_another_machine(
             page.keyboard.press("Enter")
             expect(page.locator("#which")).to_have_text("part")
             expect(page.locator("#threshold")).to_be_enabled()
-            assert read_task(tmp_path / "a/task.svf").metadata["classes"] == ["part"]
+            (tmp_path / "task.svf").write_bytes(httpx.get(f"{address}/api/task").content)
+            assert read_task(tmp_path / "task.svf").metadata["classes"] == ["part"]
             before["classes"] = ["part"]
             mask = httpx.get(f"{address}/api/images/scene0.jpg/mask").content
         (tmp_path / "a").rename(tmp_path / "b")  # as copied to another machine
@@ -398,7 +402,7 @@ def test_it_is_quick_fits_a_phone_and_asks_no_other_host(tmp_path: Path) -> None
             assert len(waits) > 20
             assert np.median(waits) < 50
             wait_saved(page)
-            kept = np.asarray(Image.open(tmp_path / "p/masks/large.png"))
+            kept = stored_mask(tmp_path / "p", "large")
             assert kept.shape == (3000, 4000)
             assert kept.any()
         phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -433,8 +437,7 @@ def test_fingers_paint_and_two_of_them_move_the_picture(scenes: list[Path], tmp_
         open_image(page, "scene0.jpg")
         touch([(0.3, 0.3)], [(0.5, 0.3)], [(0.6, 0.3)])
         wait_saved(page)
-        kept = tmp_path / "p/masks/scene0.png"
-        stroke = np.asarray(Image.open(kept))
+        stroke = stored_mask(tmp_path / "p", "scene0")
         rows, columns = np.nonzero(stroke)
         assert abs(rows.mean() / stroke.shape[0] - 0.3) < 0.05
         assert np.ptp(columns) > 0.25 * stroke.shape[1]
@@ -453,7 +456,8 @@ def test_fingers_paint_and_two_of_them_move_the_picture(scenes: list[Path], tmp_
         assert after["width"] > 2 * before["width"]
         assert abs(after["x"] + after["width"] / 2 - x) < 0.2 * after["width"]  # about the middle
         expect(page.locator("#status")).to_contain_text(": example")
-        assert np.array_equal(np.asarray(Image.open(kept)), stroke)  # and nothing was painted
+        # and nothing was painted
+        assert np.array_equal(stored_mask(tmp_path / "p", "scene0"), stroke)
 
 
 def test_the_page_keeps_to_its_limits(scenes: list[Path], tmp_path: Path) -> None:
@@ -514,7 +518,7 @@ def test_a_bug_is_told_apart_from_what_a_person_can_mend(
     with served(tmp_path / "p", scenes[0]) as address:
         files = [("images", ("scene1.jpg", scenes[1].read_bytes(), "image/jpeg"))]
         with monkeypatch.context() as patch:
-            patch.setattr("svfseg.web.project.decode_image", broken)
+            patch.setattr("svfseg.web.project.project.decode_image", broken)
             raised.append(InputError("no picture"))
             answer = httpx.post(f"{address}/api/images", files=files)
             assert answer.json() == {"added": [], "problems": ["no picture"]}
@@ -546,39 +550,6 @@ def test_a_bug_is_told_apart_from_what_a_person_can_mend(
             assert answer.status_code == 422, marks
 
 
-def test_a_folder_of_an_earlier_version_opens_as_it_was(tmp_path: Path) -> None:
-    """project.json as the first version of the page wrote it, with an image of each kind."""
-    images: dict[str, dict[str, object]] = {
-        "a.jpg": {"width": 4, "height": 3, "marked": [1], "original": "a.jpg", "version": 3},
-        "b.png": {"width": 4, "height": 3, "marked": [], "original": "b.bmp", "version": 2,
-                  "without": True},
-        "c.png": {"width": 4, "height": 3, "marked": [], "original": "c.png", "version": 5,
-                  "found": {"confidence": [0.75], "present": [True], "fit": 1}},
-    }  # fmt: skip
-    stored = {"classes": ["cow", "hay"], "images": images, "learned": 1, "thresholds": [0.4],
-              "as_learned": [0.5], "fits": 2, "ticks": 5}  # fmt: skip
-    (tmp_path / "project.json").write_text(json.dumps(stored))
-    (tmp_path / "found/c").mkdir(parents=True)
-    (tmp_path / "masks").mkdir()
-    Image.new("L", (4, 3), 110).save(tmp_path / "found/c/1.png")  # 0.43
-    Image.new("L", (4, 3), 1).save(tmp_path / "masks/a.png")
-    project = PageProject(tmp_path)
-    view = view_project(project)
-    assert [image["name"] for image in view["images"]] == ["a.jpg", "b.png", "c.png"]
-    assert [image["found"] for image in view["images"]] == [
-        None, None, {"confidence": [0.75], "present": [True], "fit": 1, "old": True}
-    ]  # fmt: skip
-    assert [image["without"] for image in view["images"]] == [False, True, False]
-    masks = [final_mask(project, name) for name in project.names()]
-    assert [None if m is None else int(m.max()) for m in masks] == [1, 0, 1]
-    project.close()
-    assert json.loads((tmp_path / "project.json").read_text()) == stored
-    del images["a.jpg"]["width"]
-    (tmp_path / "project.json").write_text(json.dumps(stored))
-    with pytest.raises(InputError, match=r"damaged \(images.a.jpg.width: Field required\)"):
-        PageProject(tmp_path)
-
-
 def test_a_folder_of_something_else_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -586,6 +557,9 @@ def test_a_folder_of_something_else_is_refused(
 
     (tmp_path / "thesis.txt").write_text("mine")
     assert "is not a project" in fails(capsys, "app", tmp_path, "--port", 0)
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q/project.sqlite").write_text("no database")
+    assert "is damaged" in fails(capsys, "app", tmp_path / "q", "--port", 0)
     (tmp_path / "p").mkdir()
     (tmp_path / "p/project.json").write_text("{")
     assert "is damaged" in fails(capsys, "app", tmp_path / "p", "--port", 0)

@@ -99,7 +99,7 @@ def write_labelme(folder: Path, named: Named) -> None:
 
 def _seen_from(folder: Path, image: Path) -> str:
     """Path of an image from a folder; its name where it lies nowhere, or on another drive."""
-    if not image.is_file():
+    if not os.path.isfile(image):  # not of Path, which fails where a name is too long
         return image.name
     try:
         return Path(os.path.relpath(image, folder)).as_posix()

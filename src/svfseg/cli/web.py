@@ -75,7 +75,8 @@ def run_app(arguments: Sequence[str]) -> None:
         # a page asks for many small pictures at once
         limits = Limits(
             token, local, frozenset(parsed.allow_host), int(parsed.max_upload * 1e6), 64, 600,
-            frozenset({"/open/*", "/static/*"}), frozenset({"/api/state", "/api/stop"}),
+            # the page itself holds nothing of the project, and says how to be let in
+            frozenset({"/", "/open/*", "/static/*"}), frozenset({"/api/state", "/api/stop"}),
         )  # fmt: skip
         page = create_page(
             project, PageSettings(limits, parsed.max_pixels, parsed.model, parsed.device)

@@ -15,16 +15,13 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from svfseg.annotations.names import SHARED, stem_for
 from svfseg.errors import InputError
 from svfseg.files import append_line, remove_rests, write_bytes, write_text
 from svfseg.segmenter.report import LOG, read_log
 
 logger = logging.getLogger(__name__)
 LOCK, BEGUN = ".svfseg.lock", ".svfseg.begun"
-# The longest name that file systems take, in bytes, and the longest end that is added to a stem.
-_NAME_BYTES, _END_BYTES = 255, len("_overlay.jpg")
-# Files of several images, by the format that writes them.
-_SHARED = {"coco": "coco.json", "yolo": "labels/classes.txt"}
 
 
 class PredictionFolder:
@@ -141,15 +138,7 @@ class PredictionFolder:
         of a format itself; another name is said once.
         """
         plain = image.name.removesuffix(image.suffix)
-        stem = plain
-        taken = {Path(_SHARED[f]).stem for f in self.formats if f in _SHARED}
-        if not stem.strip("."):
-            stem = f"image_{_short(image.name)}"
-        elif stem.casefold() in taken:
-            stem = f"{stem}_"
-        while len(os.fsencode(stem)) + _END_BYTES > _NAME_BYTES:
-            keep = os.fsencode(stem)[: _NAME_BYTES - _END_BYTES - 9]
-            stem = f"{keep.decode('utf-8', 'ignore')}_{_short(image.name)}"
+        stem = stem_for(image.name, self.formats)
         if stem != plain and image.name not in self._renamed:
             self._renamed.add(image.name)
             logger.warning("the files of %s are called %s", image.name, stem)
@@ -183,7 +172,7 @@ class PredictionFolder:
         """
         sources = {path.resolve() for path in images}
         own = self.own_files()
-        shared = [self.out / _SHARED[each] for each in self.formats if each in _SHARED]
+        shared = [self.out / SHARED[each] for each in self.formats if each in SHARED]
         for target in shared:
             self._check_file(target, sources, {target.resolve()} if own else set())
         stems: dict[str, Path] = {}
@@ -275,7 +264,3 @@ def state_of(image: Path) -> list[int]:
     """Give what changes with a file's content: its size, and its two times of change, in ns."""
     status = image.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]

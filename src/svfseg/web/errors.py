@@ -50,6 +50,10 @@ class BusyError(ValueError):
     """A job cannot begin while another one runs: status 409."""
 
 
+class OutdatedError(BusyError):
+    """A change was made on an older state than the present one: status 409."""
+
+
 def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Make the answer to a request that is refused.
 

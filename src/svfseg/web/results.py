@@ -11,48 +11,57 @@ import torch
 from PIL import Image
 
 from svfseg.annotations.inputs import as_image
+from svfseg.annotations.names import stem_for
 from svfseg.annotations.writers import WRITERS, Named, join_coco
 from svfseg.data.images import Array, overlay
 from svfseg.data.masks import read_mask
 from svfseg.errors import InputError
 from svfseg.segmenter.thresholds import assign_classes
 from svfseg.web.project import PageProject
-from svfseg.web.project_file import is_example
+from svfseg.web.project.records import ImageRecord, ProjectState
 from svfseg.web.project_view import COLORS
 
 
-def final_mask(project: PageProject, name: str) -> Array | None:
+def final_mask(project: PageProject, state: ProjectState, image: ImageRecord) -> Array | None:
     """Give the ids that count for an image: its marks, or else its result.
 
     Args:
         project: holds the image.
-        name: name of the image.
+        state: what `PageProject.reading` gave.
+        image: one of its images.
 
     Returns:
         (height, width) uint8 of ids; None where nothing is marked or predicted.
 
     Raises:
-        UnknownNameError: there is no such image.
+        InputError: somebody removed or damaged a file of it.
     """
-    image = project.record(name)
-    if is_example(image):
-        mask = project.mask(name)
+    if image.is_example:
+        mask = project.mask(image)
         mask[mask == 255] = 0
         return mask
-    if "found" not in image:
+    fit = state.fit
+    if fit is None or not image.results:
         return None
-    present = image["found"]["present"]
-    maps = [read_mask(project.probability_path(name, i)) for i in range(1, len(present) + 1)]
-    thresholds = project.state["thresholds"][: len(present)]
-    stacked = torch.from_numpy(np.stack(maps)).float() / 255
-    return assign_classes(stacked, thresholds, present).numpy()
+    thresholds = {each.class_id: each.threshold for each in fit.classes}
+    results = [each for each in image.results if each.class_id in thresholds]
+    maps = [read_mask(project.path(each.file)) for each in results]
+    places = assign_classes(
+        torch.from_numpy(np.stack(maps)).float() / 255,
+        [thresholds[each.class_id] for each in results],
+        [each.present for each in results],
+    ).numpy()
+    ids: Array = np.array([0, *(each.class_id for each in results)], np.uint8)[places]
+    return ids
 
 
 def draw_thumbnail(project: PageProject, name: str, side: int) -> Image.Image:
     """Draw an image with its mask laid over it, at most ``side`` pixels wide and high."""
-    small = Image.fromarray(as_image(project.path(name)))
-    small.thumbnail((side, side))
-    mask = final_mask(project, name)
+    with project.reading() as state:
+        image = project.record(name)
+        small = Image.fromarray(as_image(project.path(image.file)))
+        small.thumbnail((side, side))
+        mask = final_mask(project, state, image)
     if mask is None:
         return small
     ids = np.asarray(Image.fromarray(mask).resize(small.size, Image.Resampling.NEAREST))
@@ -65,7 +74,9 @@ def draw_thumbnail(project: PageProject, name: str, side: int) -> Image.Image:
 
 
 def zip_masks(project: PageProject, kind: str) -> bytes:
-    """Give a zip file with the masks of all images that have one.
+    """Give a zip file with the masks of all images that have one, all of one revision.
+
+    The classes have the ids 1, 2 ... in it, in their order.
 
     Args:
         project: holds the images.
@@ -74,8 +85,8 @@ def zip_masks(project: PageProject, kind: str) -> bytes:
     Raises:
         InputError: there is no such format, or no mask yet.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        _write_masks(project, Path(folder), kind)
+    with tempfile.TemporaryDirectory() as folder, project.reading() as state:
+        _write_masks(project, state, Path(folder), kind)
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
             for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
@@ -83,20 +94,26 @@ def zip_masks(project: PageProject, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _write_masks(project: PageProject, folder: Path, kind: str) -> None:
+def _write_masks(project: PageProject, state: ProjectState, folder: Path, kind: str) -> None:
     if kind not in WRITERS:
         raise InputError(f"unknown format {kind}: expected {', '.join(WRITERS)}")
-    classes = tuple(project.state["classes"])
+    classes = tuple(each.name for each in state.classes)
+    place = np.zeros(256, np.uint8)
+    place[[each.id for each in state.classes]] = range(1, len(classes) + 1)
     written = set[str]()
-    for name in project.names():
-        mask = final_mask(project, name)
+    for image in state.images.values():
+        mask = final_mask(project, state, image)
         if mask is None:
             continue
-        path = Path(project.record(name)["original"])  # unless two files have this name
-        if path.stem in written:
-            path = Path(name)
-        written.add(path.stem)
-        WRITERS[kind](folder, Named(path, mask, classes, _confidence(project, name, classes)))
+        original = image.original  # unless two files have this name
+        stem = stem_for(original, [kind])
+        if stem.casefold() in written:
+            original = image.name
+            stem = stem_for(original, [kind])
+        written.add(stem.casefold())
+        confidence = _confidence(state, image)
+        named = Named(folder / original, place[mask], classes, confidence, name=stem)
+        WRITERS[kind](folder, named)
     if not written:
         raise InputError("no image has a mask yet: mark an example, and learn from it")
     if kind == "coco":
@@ -104,9 +121,8 @@ def _write_masks(project: PageProject, folder: Path, kind: str) -> None:
         shutil.rmtree(folder / "coco")
 
 
-def _confidence(project: PageProject, name: str, classes: tuple[str, ...]) -> dict[str, float]:
-    image = project.record(name)
-    if is_example(image):
-        return dict.fromkeys(classes, 1.0)
-    predicted = image["found"]["confidence"] if "found" in image else []
-    return dict.fromkeys(classes, 0.0) | dict(zip(classes, predicted, strict=False))
+def _confidence(state: ProjectState, image: ImageRecord) -> dict[str, float]:
+    if image.is_example:
+        return {each.name: 1.0 for each in state.classes}
+    sure = {each.class_id: each.confidence for each in image.results}
+    return {each.name: sure.get(each.id, 0.0) for each in state.classes}

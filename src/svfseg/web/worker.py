@@ -13,8 +13,8 @@ from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.events import TuningStep
 from svfseg.segmenter.summary import advice_summary, class_summary
 from svfseg.web.errors import BUG, BusyError
-from svfseg.web.project import TASK, PageProject
-from svfseg.web.project_file import is_example
+from svfseg.web.project import PageProject
+from svfseg.web.project.records import FitRecord
 
 log = logging.getLogger("svfseg.web")
 
@@ -62,7 +62,7 @@ class Worker:
 
     def __init__(self, project: PageProject, model: str, device: str) -> None:
         self.project, self.model, self.device = project, model, device
-        self.segmenter: FewShotSegmenter | None = None
+        self._learned: tuple[int, FewShotSegmenter] | None = None  # and the number of its fit
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -74,7 +74,13 @@ class Worker:
         return self.job["running"]
 
     def learn(
-        self, adapt: str | None, tile: bool, reject_absent: bool, size: int | None, seconds: float
+        self,
+        adapt: str | None,
+        tile: bool,
+        reject_absent: bool,
+        size: int | None,
+        seconds: float,
+        revision: int | None = None,
     ) -> None:
         """Learn from the examples, then predict all other images.
 
@@ -84,15 +90,16 @@ class Worker:
             reject_absent: see there.
             size: see there.
             seconds: see there.
+            revision: revision of the project that the person who asks for it saw.
 
         Raises:
             BusyError: another job runs.
+            OutdatedError: something was marked since that revision.
             InputError: a class has no example, or a parameter is wrong.
         """
-        images, masks = self.project.supports()
-        classes = list(self.project.state["classes"])
-        for class_id, name in enumerate(classes, start=1):
-            if not any(mask is not None and (mask == class_id).any() for mask in masks):
+        examples = self.project.examples(revision)
+        for place, name in enumerate(examples.names, start=1):
+            if not any(mask is not None and (mask == place).any() for mask in examples.masks):
                 raise InputError(f"mark {name} in at least one image first")
         segmenter = FewShotSegmenter(
             self.model,
@@ -105,11 +112,12 @@ class Worker:
         )
 
         def work() -> None:
-            segmenter.fit(images, masks, classes, self._report_step)
-            self.project.save_task(segmenter)
-            self.segmenter = segmenter
+            with self.project.reading():  # an example that is removed meanwhile is learned from
+                segmenter.fit(examples.images, examples.masks, examples.names, self._report_step)
+            fit = self.project.save_task(segmenter, examples.class_ids)
+            self._learned = fit.number, segmenter
             self.job["found"] = class_summary(segmenter) + advice_summary(segmenter)[:1]
-            self._predict(segmenter, self._open_images())
+            self._predict(segmenter, fit, self._open_images(fit))
 
         self._start("learning", work)
 
@@ -120,18 +128,26 @@ class Worker:
             BusyError: another job runs.
             InputError: nothing was learned yet.
         """
-        path = self.project.folder / TASK
-        if not path.is_file():
+        fit = self.project.state.fit
+        if fit is None:
             raise InputError(
                 "nothing was learned yet: mark the class in an image, and learn from it"
             )
 
         def work() -> None:
-            if self.segmenter is None:
-                self.segmenter = FewShotSegmenter.load(path, self.model, self.device)
-            self._predict(self.segmenter, self._open_images(fresh=False))
+            self._predict(self._segmenter(fit), fit, self._open_images(fit))
 
         self._start("outlining", work)
+
+    def _segmenter(self, fit: FitRecord) -> FewShotSegmenter:
+        """What was learned, as it was or read from its file."""
+        if self._learned is None or self._learned[0] != fit.number:
+            with self.project.reading():
+                path = self.project.path(fit.file)
+                self._learned = (
+                    fit.number, FewShotSegmenter.load(path, self.model, self.device)
+                )  # fmt: skip
+        return self._learned[1]
 
     def stop(self) -> None:
         """End the job after its present step or image; what is done stays."""
@@ -143,18 +159,13 @@ class Worker:
         if self._thread is not None:
             self._thread.join(60)
 
-    def _open_images(self, fresh: bool = True) -> list[str]:
-        """Names of images that are not examples; without ``fresh`` those with an old result."""
-        fits = self.project.state["fits"]
-        names = []
-        for name in self.project.names():
-            image = self.project.state["images"].get(name)
-            if image is None:  # removed in between
-                continue
-            result = image.get("found")
-            if not is_example(image) and (fresh or result is None or result["fit"] != fits):
-                names.append(name)
-        return names
+    def _open_images(self, fit: FitRecord) -> list[str]:
+        """Names of images that are not examples, and have no result of a fit."""
+        return [
+            image.name
+            for image in self.project.state.images.values()
+            if not image.is_example and all(each.fit != fit.number for each in image.results)
+        ]
 
     def _start(self, kind: str, work: Callable[[], None]) -> None:
         with self._lock:
@@ -187,12 +198,15 @@ class Worker:
         if self._stop.is_set():
             raise _StoppedError
 
-    def _predict(self, segmenter: FewShotSegmenter, names: Sequence[str]) -> None:
+    def _predict(self, segmenter: FewShotSegmenter, fit: FitRecord, names: Sequence[str]) -> None:
         self.job |= {"kind": "outlining", "done": 0, "of": len(names), "phase": time.time()}
         for number, name in enumerate(names, start=1):
             if self._stop.is_set():
                 raise _StoppedError
-            if name in self.project.state["images"]:
-                (result,) = segmenter.iter_predict([as_image(self.project.path(name))])
-                self.project.save_result(name, result)
+            with self.project.reading() as state:
+                image = state.images.get(name)
+                if image is not None:  # else it was removed in between
+                    pixels = as_image(self.project.path(image.file))
+                    (result,) = segmenter.iter_predict([pixels])
+                    self.project.save_result(name, result, fit)
             self.job["done"] = number

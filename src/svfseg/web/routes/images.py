@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from svfseg.errors import InputError
 from svfseg.web.project import PageProject
 from svfseg.web.results import draw_thumbnail
-from svfseg.web.routes.page_dependencies import ImageName, ProjectDep, SettingsDep
+from svfseg.web.routes.page_dependencies import ImageName, MadeOn, ProjectDep, SettingsDep
 
 SMALL, LARGE = 240, 1600
 
@@ -49,21 +49,21 @@ def add(
 @router.get("/{name}")
 def image(name: ImageName, project: ProjectDep) -> Response:
     """Send the file of an image."""
-    return FileResponse(project.path(name))
+    return FileResponse(project.path(project.record(name).file))
 
 
 @router.get("/{name}/drawn")
 def drawn(name: ImageName, project: ProjectDep, version: str = "", large: bool = False) -> Response:
     """Send a small picture with the mask laid over it; each version has its own address."""
-    project.path(name)
+    project.record(name)
     data = _thumbnail(project, name, version, LARGE if large else SMALL)
     return Response(data, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
 
 @router.delete("/{name}")
-def remove(name: ImageName, project: ProjectDep) -> Revision:
+def remove(name: ImageName, project: ProjectDep, revision: MadeOn = None) -> Revision:
     """Remove an image from the project."""
-    project.remove_image(name)
+    project.remove_image(name, revision)
     return {"revision": project.revision}
 
 

@@ -42,8 +42,9 @@ def index() -> Response:
 @router.get("/open/{token}")
 def enter(token: str) -> Response:
     """Store the token of the link that is printed at the start in the browser."""
-    response = RedirectResponse("/", 303)
-    response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+    # relative, as a proxy may serve the page below a path; lax, as the link is clicked in a mail
+    response = RedirectResponse("../", 303)
+    response.set_cookie(COOKIE, token, httponly=True, samesite="lax")
     return response
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Path, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
 
 from svfseg.web.project import PageProject
 from svfseg.web.settings import PageSettings
@@ -33,3 +33,6 @@ ProjectDep = Annotated[PageProject, Depends(_project)]
 WorkerDep = Annotated[Worker, Depends(_worker)]
 SettingsDep = Annotated[PageSettings, Depends(_settings)]
 ImageName = Annotated[str, Path(min_length=1, max_length=200)]
+# The revision of the project that a change was made on: it is refused (409) where what it changes
+# was changed since. Without it the change is made in any case.
+MadeOn = Annotated[int | None, Query(alias="revision", ge=0, le=2**53)]

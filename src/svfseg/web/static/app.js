@@ -10,12 +10,13 @@ const SAVE_AFTER = 250;
 const SHOWN_FOR = 8000; // a message, and for each of its letters:
 const READING = 60;
 
-let state = { images: [], classes: [], colors: [], learned: 0, thresholds: [], as_learned: [], formats: [], revision: -1 };
+let state = { images: [], classes: [], class_ids: [], colors: [], learned: 0, thresholds: [], as_learned: [], formats: [], revision: -1 };
 let job = { running: false, kind: "none" };
 let current = null; // name of the image that is shown
 let shown = null; // { version, maps, present } of it
 let opened = null; // the same when it was opened, and whether it was an example
 let classId = 1;
+const known = new Map(); // name of an image -> the project's revision of the marks that this page has
 let unsaved = false;
 let saving = Promise.resolve();
 let sending = 0; // masks on their way
@@ -31,7 +32,8 @@ const editor = new Editor($("stage"), { changed: onPainted, grow: growRegion });
 
 // ---- requests
 
-async function ask(path, options = {}) {
+// `conflict` is told when what is changed was changed in another window meanwhile.
+async function ask(path, options = {}, conflict = say) {
   let response;
   try {
     response = await fetch(path, options);
@@ -49,7 +51,8 @@ async function ask(path, options = {}) {
   } catch {
     line = `The program failed (${response.status}).`;
   }
-  say(line);
+  if (response.status === 401) line = "Open this page by the whole link that svfseg app printed: it lets you in.";
+  (response.status === 409 ? conflict : say)(line);
   return null;
 }
 
@@ -58,11 +61,13 @@ const json = (method, body) => ({
   headers: { "Content-Type": "application/json" },
   body: JSON.stringify(body),
 });
-const to = (name, ...rest) => ["/api/images", encodeURIComponent(name), ...rest].join("/");
+// A change of an image's marks names the marks that it was made on.
+const change = (name, ...rest) => `${to(name, ...rest)}?revision=${known.get(name) ?? 0}`;
+const to = (name, ...rest) => ["api/images", encodeURIComponent(name), ...rest].join("/");
 
 async function poll() {
   clearTimeout(pollTimer);
-  const response = await ask(`/api/state?revision=${state.revision}`);
+  const response = await ask(`api/state?revision=${state.revision}`);
   if (response) {
     const fresh = await response.json();
     job = fresh.job;
@@ -184,7 +189,7 @@ async function addFiles(files) {
     const form = new FormData();
     sent.slice(at, at + 8).forEach((file) => form.append("images", file, file.name));
     if (sent.length > 8) $("status").textContent = `adding ${at} of ${sent.length} images`;
-    const response = await ask("/api/images", { method: "POST", body: form });
+    const response = await ask("api/images", { method: "POST", body: form });
     if (!response) continue;
     const { added, problems } = await response.json();
     problems.forEach(say);
@@ -196,6 +201,7 @@ async function addFiles(files) {
 }
 
 async function open(name) {
+  await editor.settled(); // a click belongs to the picture that was clicked
   editor.fill(); // an open polygon is closed rather than lost
   await flush();
   const image = record(name);
@@ -205,8 +211,7 @@ async function open(name) {
   renderList();
   const content = await contentOf(image);
   if (current !== name) return;
-  shown = content;
-  opened = { ...content, example: isExample(image) };
+  take(image, content);
   sessionStorage.setItem("image", name);
   const [width, height] = image.work;
   $("hide").setAttribute("aria-pressed", "false");
@@ -215,24 +220,34 @@ async function open(name) {
   document.querySelector('#images [aria-current="true"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-const paints = () => state.classes.map((_, i) => state.colors[i % state.colors.length]);
+// What is shown of an image from now on.
+function take(image, content) {
+  shown = content;
+  opened = { ...content, example: isExample(image) };
+  known.set(image.name, content.revision);
+}
+
+const colorOf = (id) => state.colors[(id - 1) % state.colors.length];
+const placeOf = (id) => state.class_ids.indexOf(id);
 
 // Ids of an image: what is marked, else what was found, and its probabilities.
 async function contentOf(image) {
   const [width, height] = image.work;
-  const content = { version: image.version, maps: null, ids: new Uint8Array(width * height) };
+  const content = { version: image.version, revision: image.revision, maps: null, ids: new Uint8Array(width * height) };
   if (image.marked.length) content.ids = (await readGrey(`${to(image.name, "mask")}?v=${image.version}`)) ?? content.ids;
   else if (image.found && !image.without) {
     content.present = image.found.present;
+    content.classIds = image.found.class_ids;
     content.maps = await Promise.all(
-      content.present.map((_, i) => readGrey(`${to(image.name, "found", i + 1)}?v=${image.version}`)),
+      content.classIds.map((id) => readGrey(`${to(image.name, "found", id)}?v=${image.version}`)),
     );
     content.ids = decided(content);
   }
   return content;
 }
 
-const decided = (content) => decide(content.maps, state.thresholds, content.present);
+const decided = ({ maps, classIds, present }) =>
+  decide(maps, classIds, classIds.map((id) => state.thresholds[placeOf(id)] ?? 1), present);
 
 async function stepImage(by) {
   const names = ordered().map((image) => image.name);
@@ -259,11 +274,13 @@ async function flush() {
     saving = saving.then(async () => {
       const done = await send(name, ids, width, height);
       sending -= 1;
+      if (done?.version > 0) known.set(name, done.version);
       if (name === current) {
         if (done) shown = { ...(done.asBefore ? opened : {}), version: done.version };
         else unsaved = true;
       }
       await poll();
+      await refreshCurrent();
       renderStatus();
     });
   }
@@ -273,17 +290,27 @@ async function flush() {
 // Undone to its start an image is what it was; wiping out all that was found says that the class
 // is not there.
 async function send(name, ids, width, height) {
-  if (name === current && opened && !opened.example && !editor.past.length) {
-    const done = await ask(to(name, "mask"), { method: "DELETE" });
-    return done && { ...(await done.json()), asBefore: true };
-  }
-  if (record(name)?.found && !ids.some(Boolean)) {
-    const done = await ask(to(name, "without"), json("PUT", true));
-    return done?.json();
-  }
+  let line = "";
+  const conflict = (said) => (line = said);
+  const undone = name === current && opened && !opened.example && !editor.past.length;
+  const wiped = record(name)?.found && !ids.some(Boolean);
   const body = await writeGrey(ids, width, height);
-  const options = { method: "PUT", headers: { "Content-Type": "image/png" }, body };
-  return (await ask(to(name, "mask"), options))?.json();
+  const painted = { method: "PUT", headers: { "Content-Type": "image/png" }, body };
+  const write = () => {
+    if (undone) return ask(change(name, "mask"), { method: "DELETE" }, conflict);
+    if (wiped) return ask(change(name, "without"), json("PUT", true), conflict);
+    return ask(change(name, "mask"), painted, conflict);
+  };
+  let done = await write();
+  if (!done && line) {
+    const question = `${line}\n\nOK stores what you painted here in its place. Cancel drops that, and shows what is stored.`;
+    const mine = window.confirm(question);
+    await poll();
+    if (!mine || !record(name)) return { version: -1 }; // it is loaded anew, as its version differs
+    known.set(name, record(name).revision);
+    done = await write();
+  }
+  return done && { ...(await done.json()), asBefore: undone };
 }
 
 async function growRegion(clicks) {
@@ -315,13 +342,13 @@ async function accept() {
 // What is marked counts again when it is taken back.
 async function setWithout(value) {
   await flush();
-  if (await ask(to(current, "without"), json("PUT", value))) await reopen();
+  if (await ask(change(current, "without"), json("PUT", value))) await reopen();
 }
 
 async function clearMarks() {
   await flush();
   if (record(current).marked.length && !window.confirm(`Remove all marks from ${current}?`)) return;
-  if (await ask(to(current, "mask"), { method: "DELETE" })) await reopen();
+  if (await ask(change(current, "mask"), { method: "DELETE" })) await reopen();
 }
 
 async function reopen() {
@@ -332,23 +359,24 @@ async function reopen() {
 // ---- classes
 
 function renderClasses() {
-  classId = Math.min(classId, state.classes.length);
+  if (placeOf(classId) < 0) classId = state.class_ids[0];
   editor.classId = classId;
-  editor.paint(paints());
+  editor.paint(state.class_ids.map((id) => [id, colorOf(id)]));
   const list = $("classes");
   if (list.contains(document.activeElement) && list.children.length === state.classes.length) return;
   list.replaceChildren(
     ...state.classes.map((name, i) => {
+      const id = state.class_ids[i];
       const row = document.createElement("li");
       const radio = document.createElement("input");
       const text = document.createElement("input");
-      Object.assign(radio, { type: "radio", name: "class", checked: i + 1 === classId });
+      Object.assign(radio, { type: "radio", name: "class", value: id, checked: id === classId });
       radio.setAttribute("aria-label", `mark ${name}`);
-      radio.style.accentColor = state.colors[i % state.colors.length];
-      radio.addEventListener("change", () => chooseClass(i + 1));
+      radio.style.accentColor = colorOf(id);
+      radio.addEventListener("change", () => chooseClass(id));
       Object.assign(text, { type: "text", value: name, maxLength: 60, spellcheck: false });
       text.setAttribute("aria-label", `name of class ${i + 1}`);
-      text.addEventListener("change", () => nameClasses(i, text.value));
+      text.addEventListener("change", () => nameClass(id, text.value));
       text.addEventListener("keydown", (event) => event.key === "Enter" && text.blur());
       row.append(radio, text);
       if (state.classes.length > 1) {
@@ -356,7 +384,7 @@ function renderClasses() {
         remove.type = "button";
         remove.textContent = "×";
         remove.setAttribute("aria-label", `remove class ${name}`);
-        remove.addEventListener("click", () => removeClass(i + 1));
+        remove.addEventListener("click", () => removeClass(id));
         row.append(remove);
       }
       return row;
@@ -365,17 +393,20 @@ function renderClasses() {
 }
 
 function chooseClass(id) {
-  if (id > state.classes.length) return;
+  if (placeOf(id) < 0) return;
   classId = id;
   editor.classId = id;
-  document.querySelectorAll('#classes input[type="radio"]').forEach((radio, i) => (radio.checked = i + 1 === id));
+  document.querySelectorAll('#classes input[type="radio"]').forEach((radio) => (radio.checked = Number(radio.value) === id));
   renderThreshold();
 }
 
-async function nameClasses(at, name) {
+// A change of the classes names the ones that it was made on.
+const classes = (...rest) => `${["api/classes", ...rest].join("/")}?revision=${state.revision}`;
+
+async function nameClass(id, name) {
   const names = [...state.classes];
-  names[at] = name;
-  await ask("/api/classes", json("PUT", names));
+  names[placeOf(id)] = name;
+  await ask(classes(), json("PUT", names));
   state.revision = -1; // what was typed may not be what is kept
   await poll();
 }
@@ -384,21 +415,22 @@ async function addClass() {
   await flush();
   let number = state.classes.length + 1;
   while (state.classes.includes(`thing ${number}`)) number += 1;
-  if (!(await ask("/api/classes", json("PUT", [...state.classes, `thing ${number}`])))) return;
+  const added = await ask(classes(), json("PUT", [...state.classes, `thing ${number}`]));
   await poll();
-  chooseClass(state.classes.length);
+  if (!added) return;
+  chooseClass(state.class_ids.at(-1));
   const texts = document.querySelectorAll('#classes input[type="text"]');
   texts[texts.length - 1].select();
 }
 
 async function removeClass(id) {
   await flush();
-  const more = id <= state.learned ? ", and everything that was learned and found" : "";
-  if (!window.confirm(`Remove the class ${state.classes[id - 1]}, its marks${more}?`)) return;
-  if (await ask(`/api/classes/${id}`, { method: "DELETE" })) {
-    await poll();
-    if (current) await open(current);
-  }
+  const place = placeOf(id);
+  const more = state.thresholds[place] === null ? "" : ", and everything that was learned and found";
+  if (!window.confirm(`Remove the class ${state.classes[place]}, its marks${more}?`)) return;
+  const removed = await ask(classes(id), { method: "DELETE" });
+  await poll();
+  if (removed && current) await open(current);
 }
 
 // ---- learning
@@ -409,7 +441,7 @@ async function start(kind, path, options) {
   starting = { running: true, kind };
   renderJob();
   await flush();
-  await ask(path, options);
+  await ask(`${path}?revision=${state.revision}`, options);
   starting = null;
   await poll();
 }
@@ -417,10 +449,10 @@ async function start(kind, path, options) {
 function learn() {
   const how = { adapt: $("adapt").value, tile: $("tile").checked, empty: !$("always").checked };
   how.seconds = $("instant").checked ? 0 : 60;
-  return start("learning", "/api/learn", json("POST", how));
+  return start("learning", "api/learn", json("POST", how));
 }
 
-const outlineRest = () => start("outlining", "/api/outline", { method: "POST" });
+const outlineRest = () => start("outlining", "api/outline", { method: "POST" });
 
 function renderJob() {
   const { running, done, of, kind } = starting ?? job;
@@ -460,7 +492,7 @@ function render() {
     formats.replaceChildren(...state.formats.map((name) => new Option(name, name)));
   }
   const counts = state.classes.map((name, i) => {
-    const count = state.images.filter((image) => image.marked.includes(i + 1)).length;
+    const count = state.images.filter((image) => image.marked.includes(state.class_ids[i])).length;
     return `${name}: ${count}`;
   });
   const without = state.images.filter((image) => image.without).length;
@@ -493,8 +525,7 @@ async function refreshCurrent() {
   if (!image || !shown || unsaved || sending || shown.version === image.version) return;
   const fresh = await contentOf(image);
   if (current !== image.name || unsaved || sending || editor.stroke) return;
-  shown = fresh;
-  opened = { ...fresh, example: isExample(image) };
+  take(image, fresh);
   editor.show(fresh.ids);
   renderCurrent();
 }
@@ -515,19 +546,19 @@ function renderCurrent() {
 }
 
 function renderThreshold() {
-  const name = state.classes[classId - 1];
-  const value = state.thresholds[classId - 1];
-  $("which").textContent = name ?? "";
-  $("threshold").disabled = value === undefined;
+  const value = state.thresholds[placeOf(classId)] ?? null;
+  $("which").textContent = state.classes[placeOf(classId)] ?? "";
+  $("threshold").disabled = value === null;
   if (document.activeElement !== $("threshold")) $("threshold").value = value ?? 0.5;
   renderLevel();
 }
 
 function renderLevel() {
-  const [value, learned] = [state.thresholds[classId - 1], state.as_learned[classId - 1]];
-  $("level").textContent = value === undefined ? "" : value.toFixed(2);
-  $("learned").hidden = learned === undefined || Math.abs(learned - value) < 0.005;
-  $("learned").textContent = learned === undefined ? "" : `Back to ${learned.toFixed(2)}, as learned`;
+  const place = placeOf(classId);
+  const [value, learned] = [state.thresholds[place] ?? null, state.as_learned[place] ?? null];
+  $("level").textContent = value === null ? "" : value.toFixed(2);
+  $("learned").hidden = learned === null || Math.abs(learned - value) < 0.005;
+  $("learned").textContent = learned === null ? "" : `Back to ${learned.toFixed(2)}, as learned`;
 }
 
 function renderStatus() {
@@ -539,20 +570,20 @@ function renderStatus() {
 }
 
 function moveThreshold() {
-  state.thresholds[classId - 1] = Number($("threshold").value);
+  state.thresholds[placeOf(classId)] = Number($("threshold").value);
   renderLevel();
   if (shown?.maps && !unsaved) editor.show(decided(shown));
 }
 
 async function resetThreshold() {
-  state.thresholds[classId - 1] = state.as_learned[classId - 1];
+  state.thresholds[placeOf(classId)] = state.as_learned[placeOf(classId)];
   renderThreshold();
   if (shown?.maps && !unsaved) editor.show(decided(shown));
   await keepThreshold();
 }
 
 async function keepThreshold() {
-  if (await ask(`/api/thresholds/${classId}`, json("PUT", state.thresholds[classId - 1]))) await poll();
+  if (await ask(`api/thresholds/${classId}`, json("PUT", state.thresholds[placeOf(classId)]))) await poll();
 }
 
 function chooseTool(tool) {
@@ -610,7 +641,7 @@ const clicks = {
     const name = current;
     if (!window.confirm(`Remove ${name} and its marks from the project?`)) return;
     unsaved = false;
-    if (await ask(to(name), { method: "DELETE" })) await poll();
+    if (await ask(change(name), { method: "DELETE" })) await poll();
   },
   more: addClass,
   learned: resetThreshold,
@@ -620,10 +651,10 @@ const clicks = {
   stop: () => {
     stopping = true;
     renderJob();
-    return ask("/api/stop", { method: "POST" });
+    return ask("api/stop", { method: "POST" });
   },
-  export: () => download(`/api/export?format=${$("format").value}`),
-  task: () => download("/api/task"),
+  export: () => download(`api/export?format=${$("format").value}`),
+  task: () => download("api/task"),
   help: () => $("keys").showModal(),
 };
 Object.entries(clicks).forEach(([id, act]) => $(id).addEventListener("click", act));
@@ -658,7 +689,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey) {
     if (key === "z") (event.shiftKey ? editor.redo() : editor.undo());
     else return;
-  } else if (/^[1-9]$/.test(key)) chooseClass(Number(key));
+  } else if (/^[1-9]$/.test(key)) chooseClass(state.class_ids[Number(key) - 1]);
   else if (keys[key]) keys[key]();
   else return;
   event.preventDefault();

@@ -19,6 +19,7 @@ export class Editor {
     this.radius = 14;
     this.cursor = null;
     this.pointers = new Map();
+    this.growing = new Set(); // clicks whose regions are on their way
     this.palette = new Uint32Array(256);
     this.palette[UNKNOWN] = packed("#888888");
     this.reset();
@@ -36,9 +37,9 @@ export class Editor {
     this.lines.replaceChildren();
   }
 
-  // Colors "#rrggbb" of ids 1, 2 ...
+  // Colors "#rrggbb" of ids.
   paint(colors) {
-    this.palette.set(colors.map(packed), 1);
+    colors.forEach(([id, color]) => (this.palette[id] = packed(color)));
   }
 
   // Show a picture and its marks.
@@ -240,9 +241,19 @@ export class Editor {
     this.end();
   }
 
+  // Every click has its region, or failed to get one.
+  async settled() {
+    while (this.growing.size) await Promise.allSettled([...this.growing]);
+  }
+
+  grown(points, without) {
+    const work = this.growRegion(points, without).finally(() => this.growing.delete(work));
+    this.growing.add(work);
+  }
+
   // Clicks and lines of one class, one after the other, mean one region together: each asks for it
   // anew. "Not this" where none of them grew takes away what is alike at its place.
-  async grown(points, without) {
+  async growRegion(points, without) {
     if (this.clicks[0]?.classId !== this.classId || this.clicks.takes) this.clicks = [];
     if (!this.clicks.length) this.ground = this.ids.slice();
     const [x, y] = points[0].map(Math.floor);
@@ -254,20 +265,27 @@ export class Editor {
     const clicks = Object.assign(this.clicks, { takes });
     const click = { points, without: without && !takes, classId: this.classId };
     clicks.push(click);
-    const asked = clicks.slice();
-    const region = await this.grow(asked);
+    const region = await this.grow(clicks.slice());
+    while (this.stroke) await new Promise(requestAnimationFrame);
     if (!region) clicks.splice(clicks.indexOf(click), 1);
-    // another picture, something else painted, or a later click, whose answer holds this one's
-    if (!region || this.clicks !== clicks || clicks.at(-1) !== click) return;
+    if (!region || !this.ids || clicks.at(-1) !== click) return; // a later answer holds this one's
+    // painted meanwhile, or clicked for another class: the region is laid over that
+    const latest = this.clicks === clicks;
+    const others = this.clicks;
     const before = this.ids.slice();
     this.begin();
-    this.ids.set(this.ground);
+    if (latest) this.ids.set(this.ground);
     // "not this" only takes away
     const kept = click.without ? before : region;
-    for (let i = 0; i < region.length; i++) if (region[i] && kept[i]) this.ids[i] = takes ? 0 : region[i];
+    for (let i = 0; i < region.length; i++) {
+      if (!region[i] || !kept[i]) continue;
+      this.ids[i] = takes ? 0 : region[i];
+      if (!latest && others.length) this.ground[i] = this.ids[i];
+    }
     this.touched(0, 0, this.width, this.height);
     this.end();
-    if (!takes) this.clicks = clicks;
+    if (!latest) this.clicks = others;
+    else if (!takes) this.clicks = clicks;
     this.draw();
   }
 

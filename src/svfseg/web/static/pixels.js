@@ -34,7 +34,7 @@ export function writeGrey(ids, width, height) {
 }
 
 // Each pixel to the class whose probability is furthest above its threshold (as on the server).
-export function decide(maps, thresholds, present) {
+export function decide(maps, classIds, thresholds, present) {
   const length = maps.find(Boolean)?.length ?? 0;
   const ids = new Uint8Array(length);
   const cuts = thresholds.map((t) => 255 * t);
@@ -45,7 +45,7 @@ export function decide(maps, thresholds, present) {
       const margin = maps[c][i] - cuts[c];
       if (margin > best) {
         best = margin;
-        ids[i] = c + 1;
+        ids[i] = classIds[c];
       }
     }
   }
