@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from svfseg.errors import InputError
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
+
+    from svfseg.web.connections import Bounds
+
+# Connections of a process that may open very many files, or does not say how many.
+MOST_CONNECTIONS, USUAL_CONNECTIONS = 1000, 256
 
 
 def need_packages(*modules: str, extra: str = "app") -> None:
@@ -38,11 +44,7 @@ def serve(
         count_jobs: gives the number of jobs in threads of the application; the process does not
             wait for jobs that still run in the end.
     """
-    import uvicorn
-
-    config = uvicorn.Config(app, log_level="warning", server_header=False)
-    config.timeout_graceful_shutdown = max(1, int(seconds))
-    server = uvicorn.Server(config)
+    server = make_server(app, seconds)
 
     # uvicorn raises the signal again once it has stopped, which would be a failure of the process
     def stop(*_: object) -> None:
@@ -56,6 +58,66 @@ def serve(
         os._exit(0)
 
 
+def make_server(app: "ASGIApp", seconds: float, bounds: "Bounds | None" = None) -> "uvicorn.Server":
+    """Make a server whose connections are bounded, in number and in the time that they wait.
+
+    Args:
+        app: an ASGI application.
+        seconds: longest time that running requests have to finish after a stop.
+        bounds: what connections may take; None asks the system how many there can be.
+    """
+    import uvicorn
+
+    from svfseg.web.connections import Bounds, bounded
+
+    bounds = bounds or Bounds(connection_limit())
+    # as many are accepted at a time, before the oldest of too many can be closed
+    backlog = max(8, bounds.most // 4)
+    config = uvicorn.Config(
+        app, log_level="warning", server_header=False, http=bounded(bounds), ws="none",
+        backlog=backlog,
+    )  # fmt: skip
+    config.timeout_graceful_shutdown = max(1, int(seconds))
+    return uvicorn.Server(config)
+
+
+def connection_limit() -> int:
+    """Give the number of connections that leaves half of the process's files to all else."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return USUAL_CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(8, min(MOST_CONNECTIONS, files // 2))
+
+
+def check_token(token: str | None) -> None:
+    """Raise an error if what is meant as a token protects nothing, or cannot be sent.
+
+    Args:
+        token: what requests must carry; None asks for no token.
+
+    Raises:
+        InputError: it is blank, or has a character that a header cannot hold.
+    """
+    if token is None:
+        return
+    if not token.strip():
+        raise InputError(
+            "the token is blank: give one, such as what 'openssl rand -hex 16' prints, or leave "
+            "the option and SVFSEG_TOKEN out",
+            settings=("token",),
+        )
+    if token != token.strip() or any(ord(each) < 32 or ord(each) == 127 for each in token):
+        raise InputError(
+            "the token begins or ends with a space, or holds a control character: requests "
+            "cannot send that; give another one",
+            settings=("token",),
+        )
+
+
 def is_local_host(host: str, token: str | None) -> bool:
     """Say whether only this machine reaches an address.
 
@@ -64,10 +126,11 @@ def is_local_host(host: str, token: str | None) -> bool:
         token: what requests must carry; None asks for no token.
 
     Raises:
-        InputError: other machines reach the address, and there is no token.
+        InputError: other machines reach the address, and there is no token, or a blank one.
     """
-    from svfseg.web.limits import is_loopback
+    from svfseg.web.places import is_loopback
 
+    check_token(token)
     local = is_loopback(host)
     if not local and token is None:
         raise InputError(
