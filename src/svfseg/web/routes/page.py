@@ -1,8 +1,9 @@
 """The page itself, the link that lets a browser in, and the state that the page displays."""
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
@@ -16,6 +17,9 @@ from svfseg.web.worker import Job
 STATIC = Path(__file__).parents[1] / "static"
 
 router = APIRouter()
+
+# The revision that the page has; -1 of none.
+Seen = Annotated[int, Query(alias="revision", ge=-1, le=2**53)]
 
 
 class Progress(TypedDict):
@@ -49,7 +53,7 @@ def enter(token: str) -> Response:
 
 
 @router.get("/api/state", response_model=None)
-def state(project: ProjectDep, worker: WorkerDep, revision: int = -1) -> Progress | PageView:
+def state(project: ProjectDep, worker: WorkerDep, revision: Seen = -1) -> Progress | PageView:
     """Give the project, or only the job where nothing changed since a revision."""
     job = worker.job.copy()
     if revision == project.revision:
