@@ -9,6 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # The route of a request that none matched, or that was refused before.
 NO_ROUTE = "none"
+# A made-up method would make a metric of its own, and each stays in memory for good.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHOD = "other"
 
 
 class Metrics:
@@ -66,5 +69,6 @@ class Meter:
             # the route's template: each name of a task would make a metric of its own
             matched = scope.get("route")
             route = matched.path if isinstance(matched, Route) else NO_ROUTE
-            self.metrics.requests.labels(scope["method"], route, status).inc()
+            method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+            self.metrics.requests.labels(method, route, status).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)

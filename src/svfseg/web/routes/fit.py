@@ -9,7 +9,14 @@ from fastapi import APIRouter, File, Form, UploadFile
 from svfseg.data.images import Array
 from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
-from svfseg.web.routes.service_dependencies import ClassName, Name, SettingsDep, TasksDep, WorkDep
+from svfseg.web.routes.service_dependencies import (
+    DAMAGED,
+    ClassName,
+    Name,
+    SettingsDep,
+    TasksDep,
+    WorkDep,
+)
 from svfseg.web.tasks import MAX_SIZE, TaskInfo
 from svfseg.web.uploads import decode_image, decode_mask
 
@@ -22,6 +29,7 @@ router = APIRouter(prefix="/tasks")
 @router.post(
     "/{name}/fit",
     summary="Fit a task on marked images",
+    responses=DAMAGED,
     openapi_extra={
         "x-curl": "-F images=@a.jpg -F masks=@a.png -F images=@b.jpg -F masks=@b.png "
         "-F negatives=@without.jpg -F classes=crack"

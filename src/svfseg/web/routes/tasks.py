@@ -2,11 +2,12 @@
 
 import asyncio
 import re
+import tempfile
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from svfseg.web.errors import DamagedTaskError
+from svfseg.web.errors import DamagedTaskError, UnknownNameError
 from svfseg.web.routes.service_dependencies import (
     DAMAGED,
     UNKNOWN,
@@ -18,6 +19,8 @@ from svfseg.web.routes.service_dependencies import (
 from svfseg.web.tasks import NAME, TaskInfo, Tasks
 
 BINARY = "application/octet-stream"
+# Bytes of an upload that are kept in memory while it comes; the rest is in a file.
+MEMORY = 1_000_000
 
 router = APIRouter(prefix="/tasks")
 
@@ -45,7 +48,7 @@ async def show_task(name: Name, tasks: TasksDep) -> TaskInfo:
     "/{name}",
     summary="Remove a task",
     status_code=204,
-    responses=UNKNOWN,
+    responses={**UNKNOWN, **DAMAGED},
     openapi_extra={"x-curl": "-X DELETE"},
 )
 async def delete_task(name: Name, tasks: TasksDep) -> None:
@@ -57,12 +60,12 @@ async def delete_task(name: Name, tasks: TasksDep) -> None:
     "/{name}/file",
     summary="The file of a task",
     response_class=Response,
-    responses={**binary_responses(BINARY), **UNKNOWN},
+    responses={**binary_responses(BINARY), **UNKNOWN, **DAMAGED},
     openapi_extra={"x-curl": "-o crack.svf"},
 )
 async def download(name: Name, tasks: TasksDep) -> Response:
     """It is what svfseg predict and Python read, and what the next route takes."""
-    data = await asyncio.to_thread(tasks.path(name).read_bytes)
+    data = await asyncio.to_thread(tasks.read, name)
     disposition = {"Content-Disposition": f'attachment; filename="{name}.svf"'}
     return Response(data, media_type=BINARY, headers=disposition)
 
@@ -70,6 +73,7 @@ async def download(name: Name, tasks: TasksDep) -> Response:
 @router.put(
     "/{name}/file",
     summary="Send a task's file",
+    responses=DAMAGED,
     openapi_extra={
         "x-curl": "-T crack.svf",
         "requestBody": {
@@ -80,7 +84,11 @@ async def download(name: Name, tasks: TasksDep) -> Response:
 )
 async def upload(name: Name, request: Request, tasks: TasksDep, work: WorkDep) -> TaskInfo:
     """A file that cannot be used is refused, and the old one stays."""
-    data = await request.body()
+    with tempfile.SpooledTemporaryFile(MEMORY) as body:  # many uploads may be under way at once
+        async for part in request.stream():
+            body.write(part)
+        body.seek(0)
+        data = body.read()
     await work.run(work.predicting, lambda: tasks.put(name, data))
     return await asyncio.to_thread(tasks.info, name)
 
@@ -94,4 +102,6 @@ def _list(tasks: Tasks) -> TaskList:
             readable.append(tasks.info(name))
         except DamagedTaskError:
             damaged.append(name)
+        except UnknownNameError:  # removed in between
+            continue
     return TaskList(tasks=readable, damaged=damaged)
