@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from svfseg.config import EvalConfig, TrainConfig, from_dict, read_config, to_dict, write_config
+from svfseg.errors import InputError
 from svfseg.lab.study import read_study
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
@@ -70,6 +71,29 @@ def test_mistakes_are_explained(values: object, message: str) -> None:
 
 def test_numbers_that_yaml_reads_as_text() -> None:
     assert from_dict(TrainConfig, yaml.safe_load("optim: {lr: 1e-4}")).optim.lr == 1e-4
+
+
+SLIPS = ("a: 2001-99-99", "a: !!bool maybe", "a: !!timestamp x", f"a: {'1' * 5000}", "[" * 5000,
+         "a: !!int x", "? [a]\n: b")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SLIPS, ids=lambda text: text[:16])
+def test_what_yaml_stumbles_over_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"c\.yaml is not YAML: "):
+        read_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("part", ["{{l: *a{0}, r: *a{0}}}", "[*a{0}, *a{0}]"])
+def test_a_few_lines_do_not_fill_the_memory(tmp_path: Path, part: str) -> None:
+    """Aliases of aliases, thirty levels of them; and one that holds itself."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {part.format(n - 1)}" for n in range(1, 30))]
+    for text, count in (("\n".join(lines), r"[\d.e+]+"), ("train: &a [*a]", "inf")):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(InputError, match=rf"c\.yaml holds {count} values once its aliases"):
+            read_config(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("a: &a {x: 1}\nb: {<<: *a, c: *a}")
+    assert read_config(tmp_path / "c.yaml") == {"a": {"x": 1}, "b": {"x": 1, "c": {"x": 1}}}
 
 
 def test_broken_files(tmp_path: Path) -> None:

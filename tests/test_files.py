@@ -137,12 +137,19 @@ def test_text_and_json_are_read_in_one_way(tmp_path: Path) -> None:
     for read, name, words in (
         (read_text, "latin.txt", "is not text in UTF-8"),
         (read_json, "torn.jsonl", "is damaged: it is not JSON"),
-        (read_json_lines, "broken.jsonl", "line 2 is not JSON"),
+        (read_json_lines, "broken.jsonl", "line 2: it is not JSON"),
     ):
         with pytest.raises(InputError, match=words):
             read(tmp_path / name)
     with pytest.raises(MissingFileError, match="no file at"):
         read_text(tmp_path / "nothing")
+    for text in ("[" * 100_000 + "]" * 100_000, "1" * 5000):  # deep; or of too many digits
+        (tmp_path / "odd.json").write_text(text)
+        with pytest.raises(InputError, match=r"odd\.json is damaged: it is not JSON"):
+            read_json(tmp_path / "odd.json")
+        (tmp_path / "odd.json").write_text(f"{text}\n1\n")
+        with pytest.raises(InputError, match=r"odd\.json is damaged, line 1: it is not JSON"):
+            read_json_lines(tmp_path / "odd.json")
 
 
 COMMANDS = {

@@ -7,6 +7,7 @@ written back into the run folder.
 import dataclasses
 import difflib
 import importlib
+import math
 import re
 import types
 import typing
@@ -19,6 +20,11 @@ from svfseg.errors import InputError, MissingFileError
 from svfseg.files import read_text, write_text
 
 C = TypeVar("C")
+
+# A file of a few lines whose aliases name each other would fill the memory.
+MOST_VALUES = 100_000
+# What PyYAML raises, besides its own errors, of a date, a number or a tag that is not one.
+_YAML_SLIPS = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -288,15 +294,33 @@ def read_config(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"there is no configuration file at {path}")
+    text = read_text(path)
     try:
-        content = yaml.load(read_text(path), _yaml_loader())
-    except yaml.YAMLError as error:
+        content = yaml.load(text, _yaml_loader())
+    except (yaml.YAMLError, *_YAML_SLIPS) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no settings: expected 'name: value' lines")
+    count = _count_values(content, {})
+    if count > MOST_VALUES:
+        raise InputError(
+            f"{path} holds {count:.3g} values once its aliases (*name) are filled in: expected at "
+            f"most {MOST_VALUES:,}"
+        )
     return content
+
+
+def _count_values(value: Any, counts: dict[int, float]) -> float:
+    """Count what is below a value; what aliases name counts each time, and endlessly in itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = math.inf
+        parts = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count_values(part, counts) for part in parts)
+    return counts[id(value)]
 
 
 def _yaml_loader() -> Any:

@@ -38,6 +38,18 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} is not text in UTF-8: save it in that encoding") from error
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Read the value of a JSON text, which may be anybody's.
+
+    Raises:
+        InputError: it is not JSON, or so deep or long that it cannot be read.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits are one too
+        raise InputError(f"it is not JSON ({error})") from error
+
+
 def read_json(path: Path) -> Any:
     """Read the value of a JSON file.
 
@@ -45,10 +57,11 @@ def read_json(path: Path) -> Any:
         MissingFileError: there is no such file.
         InputError: it is not JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged: it is not JSON ({error})") from error
+        return parse_json(text)
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -62,11 +75,11 @@ def read_json_lines(path: Path) -> list[Any]:
     values = []
     for number, line in enumerate(lines, start=1):
         try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            values.append(parse_json(line))
+        except InputError as error:
             if number == len(lines):
                 break
-            raise InputError(f"{path} is damaged: line {number} is not JSON ({error})") from error
+            raise InputError(f"{path} is damaged, line {number}: {error}") from error
     return values
 
 

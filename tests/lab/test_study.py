@@ -163,6 +163,14 @@ def test_two_processes_share_a_study(write: Callable[..., Path], tmp_path: Path)
             {"search": {"values": {"svf": {"tuning.lr": [1]}, "norm": {"tuning.lr": [1, 2]}}}},
             "the same number of candidates",
         ),
+        ({"arms": ["svf"]}, "arms is ['svf']: expected settings by name"),
+        ({"arms": {"svf": True}}, "arms.svf is True: expected settings by name"),
+        ({"train": "x"}, "train is 'x': expected settings by name"),
+        ({"grid": [1]}, "grid is [1]: expected"),
+        ({"reference": {"a": 1}}, "unknown arm"),
+        ({"search": {"value": {}}}, "did you mean values"),
+        ({"search": {"values": {"svf": {"tuning.lr": 1}}}}, "is 1: expected a list"),
+        ({"search": {"inherit": {"optim.lr": ["svf"]}}}, "unknown arm ['svf']"),
     ],
 )
 def test_bad_studies_are_told_before_the_first_run(

@@ -145,6 +145,22 @@ def test_no_damage_of_bytes_is_a_traceback(saved: bytes, tmp_path: Path) -> None
     assert refused > 20
 
 
+def test_a_list_of_parts_that_lies_before_the_file_is_damage(saved: bytes, tmp_path: Path) -> None:
+    """The system then refuses the place, which is not a fault of the disk."""
+    path = tmp_path / "task.svf"
+    end = saved.rindex(b"PK\x05\x06")
+    later = int.from_bytes(saved[end + 16 : end + 20], "little") + 50
+    for data in (
+        saved[10:],
+        saved[:30] + saved[60:],
+        saved[: end + 16] + later.to_bytes(4, "little") + saved[end + 20 :],
+        saved[: end - 20] + saved[end:],
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="or is damaged"):
+            read_task(path)
+
+
 def test_a_size_given_as_a_float_is_read_again(tmp_path: Path) -> None:
     """Whatever number a fit takes, its file can be loaded."""
     path = (

@@ -1,6 +1,5 @@
 """Read marks from files: labelme, GeoJSON, COCO, YOLO's labels, and JSON files with marks."""
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from svfseg.annotations.labelme import (
 from svfseg.annotations.marks import KINDS, least_points
 from svfseg.data.images import Array
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import read_text
+from svfseg.files import parse_json, read_text
 
 logger = logging.getLogger(__name__)
 # Ends of files of marks.
@@ -168,14 +167,11 @@ def _area(points: Sequence[tuple[float, float]]) -> float:
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"no marks at {path}")
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path} is not JSON ({error}): expected marks, or a labelme file"
-        ) from None
+        content = parse_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; expected marks, or a labelme file") from error
     known = {"shapes", "features", "annotations", *KINDS}
     if not isinstance(content, dict) or not content.keys() & known:
         raise InputError(

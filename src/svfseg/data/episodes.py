@@ -23,7 +23,7 @@ from svfseg.data.transforms import (
     to_tensor,
 )
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import write_text
+from svfseg.files import parse_json, write_text
 
 FORMAT = 1
 
@@ -296,7 +296,7 @@ def read_episodes(path: str | Path, index: Index) -> list[Episode]:
     if not path.is_file():
         raise MissingFileError(f"no episode list at {path}")
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         expected, version = content.pop("sha256"), content["format"]
         rows = content["episodes"]
     except (ValueError, KeyError, AttributeError, TypeError) as error:

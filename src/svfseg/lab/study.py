@@ -29,6 +29,7 @@ from svfseg.tuning.checkpoint import read_metadata, run_config
 
 Settings = dict[str, Any]
 FIELDS = ("train", "eval", "arms", "grid", "reference", "search")
+SEARCH_FIELDS = ("train", "values", "inherit")
 
 
 @dataclass(frozen=True)
@@ -80,21 +81,25 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
     unknown = [key for key in content if key not in FIELDS]
     if unknown:
         raise InputError(f"{path}: unknown field {unknown[0]}{did_you_mean(unknown[0], FIELDS)}")
-    arms = {name: nested(settings or {}) for name, settings in content.get("arms", {}).items()}
+    parts = {key: _by_name(content.get(key), f"{path}: {key}") for key in FIELDS[:4]}
+    arms = {
+        name: nested(_by_name(settings, f"{path}: arms.{name}"))
+        for name, settings in parts["arms"].items()
+    }
     if not arms:
         raise InputError(f"{path} names no arms: expected 'arms:' with settings for each")
-    grid = {k: v if isinstance(v, list) else [v] for k, v in content.get("grid", {}).items()}
-    search = content.get("search", {})
+    grid = {k: v if isinstance(v, list) else [v] for k, v in parts["grid"].items()}
+    search = _search(content.get("search"), f"{path}: search")
     moved = {} if root is None else {"data": {"root": root}}
     study = Study(
-        merged(nested(content.get("train", {})), moved),
-        nested(content.get("eval", {})),
+        merged(nested(parts["train"]), moved),
+        nested(parts["eval"]),
         arms,
         grid,
-        content.get("reference", next(iter(arms))),
+        str(content.get("reference", next(iter(arms)))),
         search,
     )
-    values, inherit = search.get("values", {}), search.get("inherit", {})
+    values, inherit = search["values"], search["inherit"]
     for name in (study.reference, *values, *inherit.values()):
         if name not in arms:
             raise InputError(f"{path}: unknown arm {name}{did_you_mean(str(name), arms)}")
@@ -113,6 +118,33 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
                 "training: leave out eval"
             )
     return study
+
+
+def _by_name(value: Any, where: str) -> dict[str, Any]:
+    """Give settings by name; nothing is none of them."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is {value!r:.60}: expected settings by name")
+    return {str(key): each for key, each in value.items()}
+
+
+def _search(value: Any, where: str) -> Settings:
+    search = {**dict.fromkeys(SEARCH_FIELDS), **_by_name(value, where)}
+    unknown = [key for key in search if key not in SEARCH_FIELDS]
+    if unknown:
+        nearest = did_you_mean(unknown[0], SEARCH_FIELDS)
+        raise InputError(f"{where}: unknown field {unknown[0]}{nearest}")
+    search = {key: _by_name(part, f"{where}.{key}") for key, part in search.items()}
+    for arm, candidates in search["values"].items():
+        search["values"][arm] = _by_name(candidates, f"{where}.values.{arm}")
+        for name, choices in search["values"][arm].items():
+            if not isinstance(choices, list):
+                raise InputError(
+                    f"{where}.values.{arm}.{name} is {choices!r:.60}: expected a list of candidates"
+                )
+    search["inherit"] = {key: str(arm) for key, arm in search["inherit"].items()}
+    return search
 
 
 def run_study(study: Study, out: str | Path, report: Report = ignore) -> Path:

@@ -1,5 +1,6 @@
 """Store a fitted task as one zip file: settings, features of the supports, tuned weights."""
 
+import errno
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from svfseg.data.index import Sample
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import write_bytes
+from svfseg.files import parse_json, write_bytes
 from svfseg.models import Backbone, Head
 from svfseg.models.decoder import Decoder
 from svfseg.segmenter.adaptation import AdaptationResult, tunable_copy, tuning_of
@@ -186,11 +187,13 @@ def read_task(path: Path) -> TaskFile:
         with zipfile.ZipFile(path) as file:
             _check_unpacked(file)
             parts = {name: file.read(name) for name in file.namelist()}
-            metadata = json.loads(parts.pop(METADATA))
+            metadata = parse_json(parts.pop(METADATA))
             _check_digests(parts, metadata)
             tensors = load_tensors(parts[FEATURES])
             decoder = load_tensors(parts[DECODER]) if DECODER in parts else {}
-    except (*_DAMAGES, RecursionError) as error:
+    except (*_DAMAGES, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of a place before 0
+            raise
         raise InputError(
             f"{path} is not a task of svfseg, or is damaged ({' '.join(str(error).split())})"
         ) from error

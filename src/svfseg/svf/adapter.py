@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import replace_folder, settle_folder
+from svfseg.files import parse_json, replace_folder, settle_folder
 from svfseg.svf.apply import (
     Target,
     factorize_targets,
@@ -191,7 +191,7 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise MissingFileError(f"{path} holds no adapter ({TABLE}): give a folder of save_adapter")
     damaged = f"{path} is damaged: copy it again from where it was made"
     try:
-        table = json.loads((path / TABLE).read_text())
+        table = parse_json((path / TABLE).read_text())
         version = table["format"]
         rows = [
             (r["name"], r["shape"], r["groups"], r["base"], r["probe"]) for r in table["layers"]
