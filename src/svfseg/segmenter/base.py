@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from svfseg.models import Head
 from svfseg.models.weights import backbone_fingerprint
 from svfseg.segmenter.hub import find_model
-from svfseg.tuning.checkpoint import load_head
+from svfseg.tuning.checkpoint import load_head, run_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,3 +55,16 @@ def load_base(source: str | Path, device: str) -> BaseModel:
         model = BaseModel(head, config.data.size, backbone_fingerprint(head))
         _LOADED[key] = model
     return model
+
+
+def model_size(source: str | Path) -> int:
+    """Read the side to which a base model's images are fitted, without loading its weights.
+
+    Args:
+        source: see `svfseg.segmenter.hub.find_model`.
+
+    Raises:
+        MissingFileError: no such run, file or repository.
+        InputError: damaged settings.
+    """
+    return run_config(find_model(source)).data.size

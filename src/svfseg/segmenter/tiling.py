@@ -42,11 +42,21 @@ def windows(height: int, width: int, side: int, overlap: float = 0.25) -> list[W
     ]
 
 
-def _starts(extent: int, side: int, overlap: float) -> list[int]:
+def count_windows(height: int, width: int, side: int, overlap: float = 0.25) -> int:
+    """Count the squares of `windows`, without listing them."""
+    return _number(height, side, overlap) * _number(width, side, overlap)
+
+
+def _number(extent: int, side: int, overlap: float) -> int:
     if extent <= side:
+        return 1
+    return 1 + -(-(extent - side) // max(1, int(side * (1 - overlap))))
+
+
+def _starts(extent: int, side: int, overlap: float) -> list[int]:
+    count = _number(extent, side, overlap)
+    if count == 1:
         return [0]
-    step = max(1, int(side * (1 - overlap)))
-    count = 1 + -(-(extent - side) // step)
     return [round(i * (extent - side) / (count - 1)) for i in range(count)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from svfseg._version import __version__
+from svfseg.web.cross_origin import CrossOrigin
 from svfseg.web.errors import PROBLEMS, explain_problems
 from svfseg.web.limits import Gate
 from svfseg.web.metrics import Meter, Metrics
@@ -51,6 +52,8 @@ def create_service(folder: Path, settings: ServiceSettings | None = None) -> Fas
     set_service(app, tasks, work, metrics, settings)
     explain_problems(app)
     app.add_middleware(Gate, limits=limits)
+    if limits.origins:
+        app.add_middleware(CrossOrigin, origins=limits.origins)
     app.add_middleware(Meter, metrics=metrics)  # added last, so it is outermost
     for module in (monitoring, task_files, fit, predict):
         app.include_router(module.router)

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from svfseg.errors import InputError
 from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter
-from svfseg.segmenter.hub import find_model
+from svfseg.segmenter.base import model_size
 from svfseg.segmenter.task_file import TaskFile, read_task
-from svfseg.web.errors import DamagedTaskError, UnknownNameError
+from svfseg.web.errors import DamagedTaskError, UnknownNameError, is_full
 from svfseg.web.validation import check_plain
 
 log = logging.getLogger("svfseg.web")
@@ -104,13 +104,16 @@ class Tasks:
         keep: largest number of tasks in memory.
         max_bytes: size of the largest file that may be uploaded, bytes.
 
+    Attributes:
+        size: side to which images are fitted where a fit does not say it.
+
     Raises:
         MissingFileError: there is no such model.
         OSError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path, model: str, device: str, keep: int, max_bytes: int) -> None:
-        find_model(model)  # better missed now than at the first fit
+        self.size = model_size(model)  # better missed now than at the first fit
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.device = folder, model, device
         self.keep, self.max_bytes = keep, max_bytes
@@ -193,6 +196,8 @@ class Tasks:
                 try:
                     segmenter = FewShotSegmenter.load(path, self.model, self.device)
                 except (InputError, OSError, zlib.error) as error:
+                    if is_full(error):
+                        raise
                     raise _damaged(name, path, error) from error
                 loaded = _Loaded(version, segmenter)
             self._loaded[name] = loaded
@@ -222,6 +227,8 @@ class Tasks:
             try:
                 self._try(path)
             except Exception as error:  # a forged file can fail anywhere, in torch too
+                if is_full(error):  # the server's, on which parts of it are unpacked
+                    raise
                 if not isinstance(error, InputError):  # it may be a bug all the same
                     log.warning("an uploaded task file was refused", exc_info=error)
                 raise InputError(

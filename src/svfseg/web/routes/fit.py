@@ -6,11 +6,15 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, UploadFile
 
+from svfseg.annotations.inputs import MaskLike
 from svfseg.data.images import Array
+from svfseg.data.masks import turned_with
+from svfseg.data.opening import open_picture
 from svfseg.errors import InputError
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.routes.service_dependencies import (
     DAMAGED,
+    AsDescribed,
     ClassName,
     Name,
     SettingsDep,
@@ -18,7 +22,14 @@ from svfseg.web.routes.service_dependencies import (
     WorkDep,
 )
 from svfseg.web.tasks import MAX_SIZE, TaskInfo
-from svfseg.web.uploads import decode_image, decode_mask
+from svfseg.web.uploads import (
+    Sight,
+    decode_image,
+    decode_labelme,
+    decode_mask,
+    is_labelme,
+    read_sides,
+)
 
 # The images of one fit may have this many times the pixels that one image may have.
 FIT_IMAGES = 8
@@ -30,6 +41,7 @@ router = APIRouter(prefix="/tasks")
     "/{name}/fit",
     summary="Fit a task on marked images",
     responses=DAMAGED,
+    dependencies=[AsDescribed],
     openapi_extra={
         "x-curl": "-F images=@a.jpg -F masks=@a.png -F images=@b.jpg -F masks=@b.png "
         "-F negatives=@without.jpg -F classes=crack"
@@ -40,7 +52,10 @@ async def fit(
     images: Annotated[list[UploadFile], File(description="Images that show the classes.")],
     masks: Annotated[
         list[UploadFile],
-        File(description="The masks of these images, in the same order: PNG files of class ids."),
+        File(
+            description="The masks of these images, in the same order: PNG files of class ids, or "
+            "files of labelme."
+        ),
     ],
     tasks: TasksDep,
     work: WorkDep,
@@ -109,10 +124,12 @@ async def fit(
     image_files = [await each.read() for each in (*images, *(negatives or ()))]
     mask_files = [await each.read() for each in masks]
 
+    names = classes or ["class"]
+    sight = Sight(size or tasks.size, tile)
+
     def run() -> None:
-        one = len(classes or ("class",)) == 1
-        pixels, ids = _supports(image_files, mask_files, settings.max_pixels, one)
-        segmenter.fit(pixels, ids, classes or ("class",))
+        pixels, marked = _supports(image_files, mask_files, settings.max_pixels, sight, names)
+        segmenter.fit(pixels, marked, names)
         tasks.save(name, segmenter)
 
     await work.run(work.fitting, run)
@@ -120,15 +137,46 @@ async def fit(
 
 
 def _supports(
-    images: Sequence[bytes], masks: Sequence[bytes], max_pixels: int, one: bool
-) -> tuple[list[Array], list[Array | None]]:
-    """Pixels and ids of a fit; the images after the last mask are negatives, and have None."""
-    pixels_left, decoded = FIT_IMAGES * max_pixels, []
-    for i, data in enumerate(images, start=1):
-        decoded.append(decode_image(data, min(pixels_left, max_pixels), f"image {i}"))
-        pixels_left -= decoded[-1].size // 3
-    ids: list[Array | None] = [
-        decode_mask(data, max_pixels, f"mask {i}", blurred=one)
-        for i, data in enumerate(masks, start=1)
+    images: Sequence[bytes],
+    masks: Sequence[bytes],
+    max_pixels: int,
+    sight: Sight,
+    names: Sequence[str],
+) -> tuple[list[Array], list[MaskLike]]:
+    """Pixels and masks of a fit; the images after the last mask are negatives, and have None."""
+    _check_headers(images, masks, max_pixels, sight)
+    pixels = [
+        decode_image(data, max_pixels, f"image {i}", sight) for i, data in enumerate(images, 1)
     ]
-    return decoded, ids + [None] * (len(images) - len(masks))
+    marked: list[MaskLike] = []
+    for i, (sent, data, image) in enumerate(zip(images, masks, pixels, strict=False), start=1):
+        name = f"mask {i}"
+        if is_labelme(data):
+            marked.append(decode_labelme(data, image, names, max_pixels, name))
+            continue
+        ids = decode_mask(data, max_pixels, name, blurred=len(names) == 1)
+        with open_picture(sent, f"image {i}", max_pixels=max_pixels) as picture:
+            marked.append(turned_with(image, ids, picture, name))
+    return pixels, marked + [None] * (len(images) - len(masks))
+
+
+def _check_headers(
+    images: Sequence[bytes], masks: Sequence[bytes], max_pixels: int, sight: Sight
+) -> None:
+    """Raise InputError for what would fill the memory, before anything is decoded."""
+    sides = [read_sides(data, max_pixels, f"image {i}", sight) for i, data in enumerate(images, 1)]
+    total, most = sum(width * height for width, height in sides), FIT_IMAGES * max_pixels
+    if total > most:
+        raise InputError(
+            f"the images have {total / 1e6:.3g} million pixels in all, expected at most {most:,}: "
+            "send fewer of them, or smaller ones"
+        )
+    for i, (data, own) in enumerate(zip(masks, sides, strict=False), start=1):
+        if is_labelme(data):
+            continue
+        found = read_sides(data, max_pixels, f"mask {i}")
+        if sorted(found) != sorted(own):  # either may be turned
+            raise InputError(
+                f"mask {i}: the image is {own[0]}x{own[1]}, its mask {found[0]}x{found[1]}; both "
+                "must be one size"
+            )

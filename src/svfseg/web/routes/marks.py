@@ -18,12 +18,11 @@ from svfseg.errors import InputError
 from svfseg.web.errors import UnknownNameError
 from svfseg.web.project.records import work_size
 from svfseg.web.routes.page_dependencies import ImageName, MadeOn, ProjectDep, SettingsDep
-from svfseg.web.uploads import decode_mask
+from svfseg.web.uploads import FAR, decode_mask
 
 Point = tuple[FiniteFloat, FiniteFloat]
-# Marks may lie outside of an image, but not further than its longer side this many times, and a
-# region grows from so many of them and of their points.
-FAR, MOST_MARKS, MOST_POINTS = 4, 1000, 10_000
+# A region grows from so many marks, and so many points of each.
+MOST_MARKS, MOST_POINTS = 1000, 10_000
 
 router = APIRouter(prefix="/api/images/{name}")
 

@@ -24,6 +24,7 @@ class Health(BaseModel):
     version: str = __version__
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Whether the service answers")
 async def health() -> Health:
     """It needs no token, and answers during fits and when too many requests are in."""

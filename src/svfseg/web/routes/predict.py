@@ -19,6 +19,7 @@ from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.web.routes.service_dependencies import (
     DAMAGED,
     UNKNOWN,
+    AsDescribed,
     MetricsDep,
     Name,
     SettingsDep,
@@ -26,13 +27,14 @@ from svfseg.web.routes.service_dependencies import (
     WorkDep,
     binary_responses,
 )
-from svfseg.web.uploads import decode_image
+from svfseg.web.uploads import Sight, decode_image
 
 MEDIA = {
     "png": "image/png",
     "geojson": "application/geo+json",
     "coco": "application/json",
     "labelme": "application/json",
+    "yolo": "text/plain",
 }
 
 router = APIRouter(prefix="/tasks")
@@ -59,6 +61,7 @@ class Prediction(BaseModel):
     summary="Outline a task's classes in an image",
     response_model=Prediction,
     responses={**binary_responses(*dict.fromkeys(MEDIA.values())), **UNKNOWN, **DAMAGED},
+    dependencies=[AsDescribed],
     openapi_extra={"x-curl": "-F image=@photo.jpg"},
 )
 async def predict(
@@ -69,7 +72,7 @@ async def predict(
     metrics: MetricsDep,
     settings: SettingsDep,
     format: Annotated[
-        Literal["json", "png", "geojson", "coco", "labelme"],
+        Literal["json", "png", "geojson", "coco", "labelme", "yolo"],
         Query(description="json holds the mask and what is known of it, png the mask alone."),
     ] = "json",
     threshold: Annotated[
@@ -87,10 +90,13 @@ async def predict(
 
     def run() -> Prediction | Response:
         segmenter = _with_threshold(tasks.load(name), threshold)
-        result = segmenter.predict(decode_image(data, settings.max_pixels))
+        sight = Sight(segmenter.predictor_.size, segmenter.tile, segmenter.overlap)
+        result = segmenter.predict(decode_image(data, settings.max_pixels, sight=sight))
         if format == "json":
             return _prediction(result, segmenter)
-        named = Named(_file_name(image.filename), result.mask, result.classes, result.confidence)
+        # of YOLO's labels the name is nowhere, and "classes" would be that of another file
+        path = Path("image") if format == "yolo" else _file_name(image.filename)
+        named = Named(path, result.mask, result.classes, result.confidence)
         return Response(_in_format(named, format), media_type=MEDIA[format])
 
     answer = await work.run(work.predicting, run)
@@ -126,8 +132,10 @@ def _in_format(named: Named, kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         WRITERS[kind](folder, named)
-        path = join_coco(folder) if kind == "coco" else next(folder.iterdir())
-        return path.read_bytes()
+        if kind == "coco":
+            return join_coco(folder).read_bytes()
+        # YOLO's labels lie in a folder, beside the names of the classes
+        return next(p for p in folder.rglob(f"{named.stem}.*") if p.is_file()).read_bytes()
 
 
 def _png(mask: Array, classes: int) -> bytes:
