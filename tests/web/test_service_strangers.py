@@ -4,9 +4,10 @@ import base64
 import errno
 import json
 import os
+import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svfseg.cli.web import run_app, run_serve
 from svfseg.errors import InputError
 from svfseg.segmenter.tiling import count_windows, windows
 from svfseg.web import uploads
@@ -363,3 +365,44 @@ def test_a_browser_that_asks_in_advance_sends_no_token(tmp_path: Path) -> None:
         assert answer.headers["access-control-allow-origin"] == ORIGIN
         bearer = {"origin": ORIGIN, "authorization": "Bearer plain"}
         assert server.client.get("/tasks", headers=bearer).status_code == 200
+
+
+@pytest.mark.parametrize("command", [run_serve, run_app])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--token", " "], "the token is blank"),
+        (["--token", ""], "the token is blank"),
+        (["--token", "a\nb"], "control character"),
+        (["--max-upload", "inf"], "max_upload is inf: expected at most 1,000,000,000"),
+        (["--max-upload", "nan"], "max_upload is nan: expected more than 0"),
+        (["--max-upload", "1e300"], "max_upload is 1e+300: expected at most"),
+        (["--max-pixels", "0"], "max_pixels is 0: expected more than 0"),
+    ],
+)
+def test_settings_that_protect_nothing_are_refused_at_the_start(
+    command: Callable[[list[str]], None], words: list[str], message: str, tmp_path: Path
+) -> None:
+    where = ["--tasks", str(tmp_path / "new")] if command is run_serve else [str(tmp_path / "new")]
+    with pytest.raises(InputError, match=re.escape(message)):
+        command([*where, "--port", "0", *words])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_blank_token_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVFSEG_TOKEN", " ")
+    for command in (run_serve, run_app):
+        with pytest.raises(InputError, match="the token is blank"):
+            command(["--host", "0.0.0.0", "--port", "0"])
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "localhost:3000", "http://A.b", "http://a.b/"])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected an origin as browsers send it"):
+        run_serve(["--tasks", str(tmp_path), "--port", "0", "--allow-origin", origin])
+
+
+@pytest.mark.parametrize("words", [["--max-seconds", "inf"], ["--workers", "1000"]])
+def test_numbers_without_end_are_refused(words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected at most"):
+        run_serve(["--tasks", str(tmp_path), "--port", "0", *words])

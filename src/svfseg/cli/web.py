@@ -13,7 +13,27 @@ from tyro.conf import Positional
 from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
 from svfseg.files import check_output_folder
-from svfseg.web.server import address_of, is_local_host, listen, need_packages, serve
+from svfseg.web.server import address_of, check_token, is_local_host, listen, need_packages, serve
+
+# The most that settings of a server may be: no machine has more.
+MOST, MOST_MEGABYTES, MOST_WORKERS = 2**53, 1e9, 256
+
+
+def _token(given: str | None) -> str | None:
+    """The token of an option, or else of the environment, where an empty one is none."""
+    token = os.environ.get("SVFSEG_TOKEN") or None if given is None else given
+    check_token(token)
+    return token
+
+
+def _check_numbers(parsed: object, **most: float) -> None:
+    """Raise InputError for a setting that is 0 or less, no number, or more than any machine has."""
+    for name, limit in most.items():
+        value = getattr(parsed, name)
+        if not value > 0:
+            raise InputError(f"{name} is {value}: expected more than 0", settings=(name,))
+        if value > limit:
+            raise InputError(f"{name} is {value}: expected at most {limit:,.0f}", settings=(name,))
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,8 @@ def run_app(arguments: Sequence[str]) -> None:
     """Run ``svfseg app PROJECT``."""
     parsed = parse(AppArguments, "app", arguments)
     need_packages("fastapi", "uvicorn", "python_multipart")
-    token = parsed.token or os.environ.get("SVFSEG_TOKEN") or None
+    _check_numbers(parsed, max_upload=MOST_MEGABYTES, max_pixels=MOST)
+    token = _token(parsed.token)
     local = is_local_host(parsed.host, token)
     with listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr)
@@ -105,6 +126,8 @@ class ServeArguments:
     allow_host: tuple[str, ...] = ()
     """Host names to answer to besides localhost, such as that of a proxy. By default there are
     none."""
+    allow_origin: tuple[str, ...] = ()
+    """Origins whose pages may ask too, such as http://localhost:3000. By default there are none."""
     max_upload: float = 64
     """Size of the largest upload, MB."""
     max_pixels: int = 40_000_000
@@ -127,22 +150,18 @@ def run_serve(arguments: Sequence[str]) -> None:
     """Run ``svfseg serve --tasks DIR``."""
     parsed = parse(ServeArguments, "serve", arguments)
     need_packages("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-    for name, value in (
-        ("max_upload", parsed.max_upload),
-        ("max_pixels", parsed.max_pixels),
-        ("max_seconds", parsed.max_seconds),
-        ("at_once", parsed.at_once),
-        ("workers", parsed.workers),
-    ):
-        if not value > 0:
-            raise InputError(f"{name} is {value}: expected more than 0", settings=(name,))
+    _check_numbers(
+        parsed, max_upload=MOST_MEGABYTES, max_pixels=MOST, max_seconds=MOST, at_once=MOST,
+        workers=MOST_WORKERS,
+    )  # fmt: skip
+    token = _token(parsed.token)
+    local = is_local_host(parsed.host, token)
+    from svfseg.web.cross_origin import check_origins
     from svfseg.web.limits import Limits
 
-    token = parsed.token or os.environ.get("SVFSEG_TOKEN") or None
-    local = is_local_host(parsed.host, token)
     limits = Limits(
         token, local, frozenset(parsed.allow_host), int(parsed.max_upload * 1e6),
-        parsed.at_once, parsed.max_seconds,
+        parsed.at_once, parsed.max_seconds, origins=check_origins(parsed.allow_origin),
     )  # fmt: skip
     with listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr)
