@@ -4,7 +4,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -195,9 +195,16 @@ class LabelStudioArguments:
     """Legacy token of a user of Label Studio; other users of this machine see this option, but not
     the variable. By default $LABEL_STUDIO_API_KEY."""
     host: str = "127.0.0.1"
-    """Address to listen on; everyone who reaches it can predict and submit, without a token."""
+    """Address to listen on; an address that other machines reach needs a token."""
     port: int = 9090
     """Port to listen on; 0 takes a free one."""
+    token: str | None = None
+    """Token that requests must carry, as the password of basic authentication or as Authorization:
+    Bearer TOKEN; other users of this machine see this option, but not the variable. By default
+    $SVFSEG_TOKEN, or no token."""
+    allow_host: tuple[str, ...] = ()
+    """Host names to answer to besides localhost, such as that of a proxy. By default there are
+    none."""
     newest: int = 10
     """Largest number of annotations to fit on, per class, and of images without any class; the
     newest ones are taken."""
@@ -234,12 +241,14 @@ def run_label_studio(arguments: Sequence[str]) -> None:
             settings=("newest", "wait"),
         )
     need_packages("fastapi", "uvicorn", extra="labelstudio")
+    token = _token(parsed.token)
+    local = is_local_host(parsed.host, token)
     with listen(parsed.host, parsed.port) as listening:
         print("loading", file=sys.stderr, flush=True)
         import logging
 
         from svfseg.segmenter import FewShotSegmenter
-        from svfseg.web.labelstudio.app import create_backend
+        from svfseg.web.labelstudio.app import LIMITS, create_backend
         from svfseg.web.labelstudio.images import ImageSource
         from svfseg.web.labelstudio.session import LabelStudioSession
 
@@ -253,11 +262,12 @@ def run_label_studio(arguments: Sequence[str]) -> None:
             reject_absent=not parsed.never_empty,
             device=parsed.device,
         )
-        token = parsed.api_key or os.environ.get("LABEL_STUDIO_API_KEY")
-        images = ImageSource(parsed.images, parsed.url, token)
+        api_key = parsed.api_key or os.environ.get("LABEL_STUDIO_API_KEY")
+        images = ImageSource(parsed.images, parsed.url, api_key)
         check_output_folder(parsed.project)
         session = LabelStudioSession(parsed.project, images, segmenter, parsed.newest, parsed.wait)
-        backend = create_backend(session)
+        limits = replace(LIMITS, token=token, local=local, hosts=frozenset(parsed.allow_host))
+        backend = create_backend(session, limits)
         logging.getLogger("svfseg.labelstudio").info(
             "answers Label Studio on %s", address_of(parsed.host, listening)
         )

@@ -5,6 +5,7 @@ opened or predictions are retrieved, and sends annotations to /webhook. Older ve
 them to /train. Statuses and answers are those of the package label-studio-ml 1.0.9.
 """
 
+import base64
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from svfseg.errors import InputError
@@ -31,13 +33,50 @@ from svfseg.web.validation import first_problem
 
 log = logging.getLogger("svfseg.labelstudio")
 
-# A brush mask is a list of numbers as text: some megabytes for a large image. Label Studio gives
-# no token and may call this machine by any name; a fit by /train is waited for.
+# A brush mask is a list of numbers as text: some megabytes for a large image. A fit by /train is
+# waited for. The command says who may ask: see `svfseg.web.limits.Limits`.
 LIMITS = Limits(local=False, max_bytes=200_000_000, at_once=1000, seconds=3600)
 # What Label Studio is told before the first fit.
 INITIAL = "INITIAL"
 
+# Characters of a line in an answer.
+_LINE = 500
+
 router = APIRouter()
+
+
+class PasswordAsToken:
+    """ASGI middleware that takes the password of basic authentication as the token.
+
+    Label Studio has no field for a token of a model, but one for a user and one for a password.
+
+    Args:
+        app: the application; it finds the password as ``Authorization: Bearer``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, its header in the other form."""
+        if scope["type"] == "http":
+            headers = [
+                (name, _as_bearer(value) if name == b"authorization" else value)
+                for name, value in scope["headers"]
+            ]
+            scope = {**scope, "headers": headers}
+        await self.app(scope, receive, send)
+
+
+def _as_bearer(header: bytes) -> bytes:
+    scheme, _, coded = header.partition(b" ")
+    if scheme.lower() != b"basic":
+        return header
+    try:
+        _, colon, password = base64.b64decode(coded.strip(), validate=True).partition(b":")
+    except ValueError:
+        return header
+    return b"Bearer " + password if colon else header
 
 
 class ModelVersion(TypedDict):
@@ -76,8 +115,10 @@ def create_backend(session: LabelStudioSession, limits: Limits = LIMITS) -> Fast
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.session = session
     app.add_middleware(Gate, limits=limits)
+    app.add_middleware(PasswordAsToken)
     app.add_exception_handler(RequestValidationError, _refuse_body)
     app.add_exception_handler(InputError, _refuse)
+    app.add_exception_handler(OSError, _admit_disk)
     app.add_exception_handler(Exception, _admit_bug)
     app.include_router(router)
     return app
@@ -150,18 +191,26 @@ def versions(body: VersionsRequest) -> dict[str, list[str] | str | None] | Plain
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     # label-studio-ml answers so: a status of Label Studio's own would say no more to it
     status = 400 if request.url.path == "/webhook" else 500
-    line = " ".join(str(error).split())
-    log.warning("%s: %s", request.url.path, line)
-    return JSONResponse({"detail": line}, status)
+    return _answer(request, str(error), status)
 
 
 async def _refuse_body(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problem = first_problem(error)
-    line = f"{request.url.path} got a body that is not Label Studio's ({problem})"
-    log.warning(line)
-    return JSONResponse({"detail": line}, 400)
+    return _answer(request, f"the body is not Label Studio's ({problem})", 400)
+
+
+async def _admit_disk(request: Request, error: Exception) -> JSONResponse:
+    return _answer(request, f"nothing is stored: {error}", 507)
 
 
 async def _admit_bug(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": BUG}, 500, CLOSE)
+
+
+def _answer(request: Request, line: str, status: int) -> JSONResponse:
+    # what is wrong may be a text that is no Unicode, or a long one
+    line = " ".join(line.encode("utf-8", "backslashreplace").decode().split())
+    line = line if len(line) <= _LINE else f"{line[:_LINE]} (cut off)"
+    log.warning("%s: %s", request.url.path, line)
+    return JSONResponse({"detail": line}, status)

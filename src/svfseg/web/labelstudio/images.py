@@ -16,9 +16,11 @@ from svfseg.errors import InputError
 
 # The largest file that is fetched: no photograph to annotate is larger.
 MAX_BYTES = 100_000_000
-# The largest picture that is read out of a task or fetched.
+# The largest picture that is read out of a task or fetched, and how many times as long as wide.
 MAX_PIXELS = 60_000_000
+MAX_RATIO = 100
 _SECONDS = 30
+_HEAD = 200  # characters before the comma of a data: address, at most
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -70,6 +72,8 @@ class ImageSource:
             raise
         except OSError as error:
             raise InputError(f"{short} cannot be read ({error.strerror or error})") from error
+        except (ValueError, RuntimeError) as error:  # no path or URL; a link that points at itself
+            raise InputError(f"{short!r} is not an address of an image ({error})") from error
 
     def _local(self, address: str) -> Path | None:
         """The file that an address means; None where it names a host, or there is no folder."""
@@ -125,9 +129,12 @@ def decode_address(address: str) -> bytes:
     """Decode a ``data:`` address.
 
     Raises:
-        InputError: it is not base64.
+        InputError: it is not base64, or too large.
     """
-    head, _, body = address.partition(",")
+    head, _, body = address[:_HEAD].partition(",")
+    if len(address) > MAX_BYTES * 4 / 3 + _HEAD:
+        raise InputError(f"{head[:60]} has more than {MAX_BYTES / 1e6:.0f} MB: make it smaller")
+    body = address[len(head) + 1 :]
     if not head.endswith(";base64"):
         raise InputError(f"{head[:60]} is not an image in base64")
     try:
@@ -138,4 +145,9 @@ def decode_address(address: str) -> bytes:
 
 def _from_bytes(content: bytes, name: str) -> Array:
     with open_picture(content, name, max_pixels=MAX_PIXELS) as image:
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise InputError(
+                f"{name} is {image.width}x{image.height}: expected at most {MAX_RATIO} times as "
+                "long as wide; cut it into pieces"
+            )
         return rgb_of(image, name, upright=True)

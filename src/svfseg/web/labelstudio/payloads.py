@@ -1,29 +1,32 @@
 """The JSON that Label Studio sends, as far as it is read here."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from svfseg.errors import InputError
-from svfseg.web.validation import first_problem
+from svfseg.web.labelstudio.tables import LEAST, MOST
+from svfseg.web.validation import PlainText, first_problem
 
 P = TypeVar("P", bound=BaseModel)
 Json = Mapping[str, Any]
+# An id of Label Studio's database; no bool, and nothing that no table holds.
+Number = Annotated[int, Field(strict=True, ge=LEAST, le=MOST)]
 
 
 class ProjectPayload(BaseModel):
     """The project that an event is of."""
 
-    id: int | None = None
+    id: Number | None = None
     label_config: str | None = None
 
 
 class AnnotationPayload(BaseModel):
     """An annotation: its results are the marks in an image."""
 
-    id: int | str | None = None
-    task: int | str | None = None
+    id: Number | PlainText | None = None
+    task: Number | None = None
     result: list[Any] | None = None
     was_cancelled: bool | None = None
 
@@ -31,7 +34,7 @@ class AnnotationPayload(BaseModel):
 class TaskPayload(BaseModel):
     """A task: its data holds the address of an image."""
 
-    id: int | str | None = None
+    id: Number | None = None
     data: dict[str, Any] | None = None
     annotations: list[AnnotationPayload] = []
 

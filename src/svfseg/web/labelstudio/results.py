@@ -158,7 +158,7 @@ def read_labeling(config: str) -> Labeling:
     """
     try:
         root = ElementTree.fromstring(config)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:  # ValueError of text that is not Unicode
         raise InputError(f"the labeling configuration is not XML ({error})") from None
     images = {tag.get("name"): tag.get("value", "") for tag in root.iter("Image")}
     tags = [tag for kind in _CONTROLS for tag in root.iter(kind) if tag.get("toName") in images]

@@ -6,10 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
-
 from svfseg.errors import InputError
-from svfseg.files import write_json
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.payloads import (
@@ -29,35 +26,17 @@ from svfseg.web.labelstudio.results import (
     make_prediction,
     read_labeling,
 )
-from svfseg.web.labelstudio.store import Supports, choose_supports
-from svfseg.web.validation import read_state
+from svfseg.web.labelstudio.store import BackendStore, Removed, Submitted
+from svfseg.web.labelstudio.supports import choose_supports
 
 log = logging.getLogger("svfseg.labelstudio")
-
-
-class SessionState(TypedDict):
-    """The contents of project.json.
-
-    Attributes:
-        project: id of the project in Label Studio; None before the first annotation.
-        label_config: the labeling configuration; None before it was set up.
-        fits: number of fits so far.
-        edits: number of changes to the annotations so far.
-        fitted: the value of ``edits`` that was fitted last.
-    """
-
-    project: int | None
-    label_config: str | None
-    fits: int
-    edits: int
-    fitted: int
 
 
 class LabelStudioSession:
     """Predict tasks, and fit some seconds after annotations were submitted.
 
-    The folder holds the fitted task (task.svf), what was submitted (supports/, a file for each
-    task of Label Studio) and project.json. A session with the same folder goes on from there.
+    The folder holds the fitted task (task.svf) and what was submitted (labelstudio.sqlite). A
+    session with the same folder goes on from there.
 
     Args:
         folder: where everything is stored; made if it is not there.
@@ -67,7 +46,8 @@ class LabelStudioSession:
         wait: seconds from the last annotation to the fit.
 
     Raises:
-        InputError: a damaged folder, or a task of another model.
+        InputError: a damaged folder, one that is open in another program, or a task of another
+            model.
     """
 
     def __init__(
@@ -82,25 +62,32 @@ class LabelStudioSession:
         self._blank, self._newest, self._wait = segmenter, newest, wait
         self._lock, self._fitting = threading.RLock(), threading.Lock()
         self._timer: threading.Timer | None = None
-        self._task_path, self._state_path = folder / "task.svf", folder / "project.json"
-        self._supports = Supports(folder / "supports")
-        self._state = _read_state(self._state_path)
-        self._labeling = read_labeling(self.label_config) if self.label_config else None
-        self._fitted: FewShotSegmenter | None = None
-        if self._task_path.is_file():
-            self._fitted = FewShotSegmenter.load(self._task_path, segmenter.model, segmenter.device)
-        if self._state["edits"] != self._state["fitted"]:
+        self._closed = False
+        self.store = BackendStore(folder)
+        try:
+            config = self.label_config
+            self._labeling = read_labeling(config) if config else None
+            self._fitted: FewShotSegmenter | None = None
+            self._number = self.store.state.fits  # of what is fitted
+            path = self.store.task_path
+            if path.is_file():
+                self._fitted = FewShotSegmenter.load(path, segmenter.model, segmenter.device)
+        except BaseException:
+            self.store.close()
+            raise
+        if self.store.state.edits != self.store.state.fitted:
             self._schedule()  # it was stopped before it had fitted
 
     @property
     def label_config(self) -> str | None:
         """The labeling configuration that was set up last."""
-        return self._state["label_config"]
+        return self.store.state.label_config
 
     @property
     def version(self) -> str | None:
         """The version of the fitted task; None before the first fit."""
-        return None if self._fitted is None else f"svfseg-{self._state['fits']}"
+        with self._lock:
+            return None if self._fitted is None else f"svfseg-{self._number}"
 
     @property
     def fitting(self) -> bool:
@@ -113,11 +100,8 @@ class LabelStudioSession:
         Raises:
             InputError: it has no brush labels for an image.
         """
-        with self._lock:
-            if label_config != self.label_config:
-                self._labeling = read_labeling(label_config)
-                self._state["label_config"] = label_config
-                self._write()
+        if label_config != self.label_config:
+            self._apply([], read_labeling(label_config), None, label_config)
 
     def predict(self, tasks: Sequence[TaskPayload]) -> list[Prediction]:
         """Give predictions for tasks, in their order; empty ones where an image cannot be read.
@@ -154,16 +138,18 @@ class LabelStudioSession:
 
         Raises:
             MissingFileError: the annotated image is not there.
-            InputError: the event cannot be read, or is of another project.
+            InputError: the event cannot be read, or is of another project; nothing of it is kept.
         """
         project = read_payload(Event, data, action).project
         number = None if project is None else project.id
-        self._check_owner(number)
-        if project is not None and project.label_config:
-            self.configure(project.label_config)
+        self.store.check_owner(number)
+        config = None if project is None else project.label_config
+        new = bool(config) and config != self.label_config
+        labeling = read_labeling(str(config)) if new else self._labeling
+        changes: list[Submitted | Removed] = []
         if action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
             one = read_payload(AnnotationEvent, data, action)
-            self._submit(one.task, one.annotation)
+            changes += self._changes(one.task, one.annotation, labeling)
         elif action == "ANNOTATIONS_CREATED":
             several = read_payload(AnnotationsEvent, data, action)
             tasks = {task.id: task for task in several.task}
@@ -172,111 +158,130 @@ class LabelStudioSession:
                     raise InputError(
                         f"{action} has an annotation of task {annotation.task}, and no such task"
                     )
-                self._submit(tasks[annotation.task], annotation)
+                changes += self._changes(tasks[annotation.task], annotation, labeling)
         elif action in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED"):
             deleted = read_payload(DeletedEvent, data, action)
             gone = [*deleted.annotations, *([deleted.annotation] if deleted.annotation else [])]
-            self._forget({annotation.id for annotation in gone})
-        elif action == "START_TRAINING":
+            changes += [Removed(each.id) for each in gone if each.id is not None]
+        self._apply(changes, labeling, number, config if new else None)
+        if action == "START_TRAINING":
             self._schedule()
-        with self._lock:
-            if self._state["project"] is None and self._state["edits"]:
-                self._state["project"] = number  # whose annotation was taken first
-                self._write()
 
     def receive_tasks(self, tasks: Iterable[TaskPayload]) -> None:
         """Take annotated tasks, as Label Studio exports them, and fit at once.
 
         Raises:
             MissingFileError: an annotated image is not there.
-            InputError: an annotation cannot be read; or see `fit`.
+            InputError: an annotation cannot be read, and nothing is kept; or see `fit`.
         """
-        for task in tasks:
-            for annotation in task.annotations:
-                self._submit(task, annotation)
+        labeling = self._labeling
+        changes = [
+            change
+            for task in tasks
+            for annotation in task.annotations
+            for change in self._changes(task, annotation, labeling)
+        ]
+        self._apply(changes, labeling)
         self.fit()
 
     def fit(self) -> None:
         """Fit on what was submitted so far; on failure the fitted task stays as it was.
 
+        It stays too where annotations that mark a label cannot be read and no other one marks any.
+
         Raises:
             InputError: see `svfseg.segmenter.FewShotSegmenter.fit`.
+            OSError: the disk is full, or cannot be written.
         """
         with self._fitting:
             with self._lock:
                 self._stop_timer()
-                edits, labeling = self._state["edits"], self._labeling
-                records = self._supports.newest()
-            if labeling is None:
-                return
-            images, masks, names = choose_supports(records, labeling, self.images, self._newest)
-            fresh = None
-            if names:
-                # a copy: the fitted one answers meanwhile, and both share the network
-                fresh = copy.copy(self._blank).fit(images, masks, names)
-                fresh.save(self._task_path)
-            else:
-                self._task_path.unlink(missing_ok=True)
-            with self._lock:
-                self._fitted = fresh
-                self._state["fits"] += fresh is not None
-                self._state["fitted"] = edits
-                self._write()
-        if fresh is None:
-            log.info("nothing is fitted: no annotation marks a label")
-        else:
-            log.info("%s is fitted on %d image(s): %s", self.version, len(images), ", ".join(names))
+                if self._closed:
+                    return
+                edits, labeling = self.store.state.edits, self._labeling
+            try:
+                if labeling is not None:
+                    self._fit(edits, labeling)
+            finally:
+                with self._lock:
+                    if self._closed:  # meanwhile, and nobody waited
+                        self.store.close()
 
     def close(self) -> None:
-        """Begin no further fit after annotations."""
+        """Begin no further fit after annotations, and let other programs open the folder."""
         with self._lock:
             self._stop_timer()
+            if self._closed:
+                return
+            self._closed = True
+        if self._fitting.acquire(timeout=1):  # else the fit closes it in its end
+            self.store.close()
+            self._fitting.release()
 
-    def _submit(self, task: TaskPayload, annotation: AnnotationPayload) -> None:
-        """Store an annotation; the newest of a task counts, a skipped one does not."""
-        labeling, results = self._labeling, annotation.result or []
+    def _fit(self, edits: int, labeling: Labeling) -> None:
+        found = choose_supports(
+            self.store.tasks(), self.store.support, labeling, self.images, self._newest
+        )
+        problem = found.left_out[0] if found.left_out else ""
+        if not found.names and found.marked_left_out:
+            log.error(
+                "nothing is fitted, and what was fitted before stays: %d annotation(s) that mark a "
+                "label cannot be read (%s); mend that, then press Start Training",
+                found.marked_left_out, problem,
+            )  # fmt: skip
+            return
+        if found.left_out:
+            log.warning("%d annotation(s) cannot be read and are left out (%s)",
+                        len(found.left_out), problem)  # fmt: skip
+        if not found.names:
+            self.store.task_path.unlink(missing_ok=True)
+            with self._lock:
+                self._fitted = None
+            self.store.end_fit(edits)
+            log.info("nothing is fitted: no annotation marks a label")
+            return
+        # a copy: the fitted one answers meanwhile, and both share the network
+        fresh = copy.copy(self._blank).fit(found.images, found.masks, found.names)
+        number = self.store.begin_fit()
+        fresh.save(self.store.task_path)
+        with self._lock:
+            self._fitted, self._number = fresh, number
+        self.store.end_fit(edits)
+        log.info("%s is fitted on %d image(s): %s", self.version, len(found.images),
+                 ", ".join(found.names))  # fmt: skip
+
+    def _changes(
+        self, task: TaskPayload, annotation: AnnotationPayload, labeling: Labeling | None
+    ) -> list[Submitted | Removed]:
+        """What an annotation changes; the newest of a task counts, a skipped one does not."""
         if labeling is None:
             raise InputError("no labeling configuration yet: connect the model in Label Studio")
         if annotation.was_cancelled:
-            self._forget({annotation.id})
-            return
+            return [] if annotation.id is None else [Removed(annotation.id)]
         address = _address(task, labeling)
-        if not isinstance(task.id, int):
-            raise InputError(f"the task has the id {task.id!r}: expected a number")
+        if task.id is None:
+            raise InputError("the task has no id: expected its number in Label Studio")
+        results = annotation.result or []
         # drawn now, so that whoever submits it reads what is wrong
         draw_results(results, labeling, self.images.read(address))
+        return [Submitted(task.id, annotation.id, address, results)]
+
+    def _apply(
+        self, changes: Sequence[Submitted | Removed], labeling: Labeling | None,
+        number: int | None = None, label_config: str | None = None,
+    ) -> None:  # fmt: skip
         with self._lock:
-            edit = self._state["edits"] + 1
-            self._supports.put(
-                {"task": task.id, "edit": edit, "annotation": annotation.id, "image": address,
-                 "result": results}
-            )  # fmt: skip
-            self._state["edits"] = edit
-            self._write()
-        self._schedule()
-
-    def _forget(self, annotations: set[int | str | None]) -> None:
-        with self._lock:
-            if not self._supports.drop(annotations):
-                return
-            self._state["edits"] += 1
-            self._write()
-        self._schedule()
-
-    def _check_owner(self, project: int | None) -> None:
-        owner = self._state["project"]
-        if None not in (project, owner) and project != owner:
-            raise InputError(
-                f"the event is of project {project}, {self.folder} belongs to project {owner}: "
-                "start another backend with its own folder"
-            )
-
-    def _write(self) -> None:
-        write_json(self._state_path, self._state)
+            changed = self.store.apply(changes, number, label_config)
+            if label_config:
+                self._labeling = labeling
+        if changed:
+            self._schedule()
 
     def _schedule(self) -> None:
         with self._lock:
             self._stop_timer()
+            if self._closed:
+                return
             self._timer = threading.Timer(self._wait, self._try_fit)
             self._timer.daemon = True
             self._timer.start()
@@ -289,19 +294,10 @@ class LabelStudioSession:
     def _try_fit(self) -> None:
         try:
             self.fit()
-        except InputError as error:  # the server goes on, with the task that it had
+        except (InputError, OSError) as error:  # the server goes on, with the task that it had
             log.error("not fitted: %s", error)
         except Exception:
             log.exception("not fitted")
-
-
-def _read_state(path: Path) -> SessionState:
-    state: SessionState = {
-        "project": None, "label_config": None, "fits": 0, "edits": 0, "fitted": 0,
-    }  # fmt: skip
-    if not path.is_file():
-        return state
-    return read_state(path, SessionState, state)
 
 
 def _address(task: TaskPayload, labeling: Labeling) -> str:
@@ -310,6 +306,6 @@ def _address(task: TaskPayload, labeling: Labeling) -> str:
     if not isinstance(address, str):
         raise InputError(
             f"the task has no image: expected its address as {labeling.key}, found "
-            f"{', '.join(data) or 'nothing'}"
+            f"{', '.join(list(data)[:5]) or 'nothing'}"
         )
     return address

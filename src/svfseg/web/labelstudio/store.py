@@ -1,134 +1,202 @@
-"""The annotations that were submitted, a file for each task, and the ones to fit on."""
+"""The folder of a backend of Label Studio, in which each request is one transaction."""
 
-import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from filelock import FileLock, Timeout
 
-from svfseg.data.images import Array
 from svfseg.errors import InputError
-from svfseg.files import read_json, write_json
-from svfseg.web.labelstudio.images import ImageSource
-from svfseg.web.labelstudio.results import Labeling, draw_results, marked_classes
-from svfseg.web.validation import first_problem
+from svfseg.files import remove_rests
+from svfseg.web.labelstudio.migration import finish_migration, is_of_before, migrate
+from svfseg.web.labelstudio.tables import (
+    BackendState,
+    SupportRecord,
+    open_tables,
+    read_support,
+    write_support,
+    written_id,
+)
 
-log = logging.getLogger("svfseg.labelstudio")
+DATABASE, TASK = "labelstudio.sqlite", "task.svf"
+_OF_THE_PAGE = "project.sqlite"
 
 
-class SupportRecord(TypedDict):
-    """The newest annotation of a task.
+class Submitted(NamedTuple):
+    """An annotation that takes the place of an older one of its task.
 
     Attributes:
         task: id of the task in Label Studio.
-        edit: number of the change that brought it; larger is newer.
-        annotation: id of the annotation in Label Studio.
+        annotation: id of the annotation there.
         image: address of the task's image.
         result: the annotation's results, as Label Studio sent them.
     """
 
     task: int
-    edit: int
     annotation: int | str | None
     image: str
     result: list[Any]
 
 
-class FitInput(NamedTuple):
-    """What a segmenter is fitted on.
+class Removed(NamedTuple):
+    """An annotation that counts no longer, by its id."""
 
-    Attributes:
-        images: (height, width, 3) uint8 each.
-        masks: (height, width) uint8 of ids each; None of an image without any class.
-        names: names of the ids 1, 2 ...
-    """
-
-    images: list[Array]
-    masks: list[Array | None]
-    names: tuple[str, ...]
+    annotation: int | str
 
 
-class Supports:
-    """The newest annotation of each task, in a folder.
+class BackendStore:
+    """The folder of a backend: labelstudio.sqlite, and task.svf, what was fitted last.
+
+    Any thread may call.
 
     Args:
-        folder: where the files are; made if it is not there.
+        folder: the folder; made if it is not there.
 
     Raises:
-        InputError: a damaged file in it.
+        InputError: the folder is damaged, open in another program, or of a page's project.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if (folder / _OF_THE_PAGE).exists():
+            raise InputError(
+                f"{folder} holds a project of svfseg app: give another folder",
+                settings=("project",),
+            )
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        records = [_read_record(path) for path in folder.glob("*.json")]
-        self._records = {record["task"]: record for record in records}
-
-    def put(self, record: SupportRecord) -> None:
-        """Store an annotation in place of an older one of its task."""
-        self._records[record["task"]] = record
-        write_json(self._folder / f"{record['task']}.json", record)
-
-    def drop(self, annotations: set[int | str | None]) -> bool:
-        """Remove annotations by their ids, and say whether any of them was stored."""
-        tasks = [t for t, record in self._records.items() if record["annotation"] in annotations]
-        for task in tasks:
-            del self._records[task]
-            (self._folder / f"{task}.json").unlink(missing_ok=True)
-        return bool(tasks)
-
-    def newest(self) -> list[SupportRecord]:
-        """Give all annotations, the newest first."""
-        return sorted(self._records.values(), key=lambda record: -record["edit"])
-
-
-def _read_record(path: Path) -> SupportRecord:
-    try:
-        return TypeAdapter(SupportRecord).validate_python(read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{path} is damaged ({first_problem(error)}): remove it") from error
-
-
-def choose_supports(
-    records: Sequence[SupportRecord], labeling: Labeling, images: ImageSource, maximum: int
-) -> FitInput:
-    """Read the first annotations of each class and of those without any class.
-
-    Annotations whose image cannot be read are left out, and the log says so.
-
-    Args:
-        records: the newest first.
-        labeling: what the project offers.
-        images: reads the images.
-        maximum: number of annotations per class.
-    """
-    pixels: list[Array] = []
-    masks: list[Array | None] = []
-    counts: Counter[str] = Counter()
-    for record in records:
+        # a lock of the process: the thread that closes a folder is not the one that opened it
+        self._open = FileLock(folder / ".lock", thread_local=False)
         try:
-            classes = marked_classes(record["result"], labeling) or {""}
-            if all(counts[name] >= maximum for name in classes):
-                continue
-            image = images.read(record["image"])
-            mask = draw_results(record["result"], labeling, image)
-        except InputError as error:
-            log.warning("task %s is left out: %s", record["task"], error)
-            continue
-        counts.update(classes)
-        pixels.append(image)
-        masks.append(mask)
-    ids = {int(i) for mask in masks if mask is not None for i in np.unique(mask)}
-    present = [i for i in range(1, len(labeling.labels) + 1) if i in ids]
-    # a class that nobody marked yet is not fitted: the ids of the others move up
-    moved = np.arange(256, dtype=np.uint8)
-    moved[present] = np.arange(1, len(present) + 1)
-    return FitInput(
-        pixels,
-        [None if mask is None else moved[mask] for mask in masks],
-        tuple(labeling.labels[i - 1] for i in present),
-    )
+            self._open.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{folder} is open in another program: stop that, or give another folder",
+                settings=("project",),
+            ) from None
+        try:
+            remove_rests(folder)
+            if is_of_before(folder) and not (folder / DATABASE).is_file():
+                migrate(folder, folder / DATABASE)
+            finish_migration(folder)
+            self.database = open_tables(folder / DATABASE)
+        except BaseException:
+            self._open.release()
+            raise
+        self._state: BackendState | None = None
+
+    @property
+    def task_path(self) -> Path:
+        """The file of what was fitted last."""
+        return self.folder / TASK
+
+    @property
+    def state(self) -> BackendState:
+        """What is known of the project."""
+        with self.database.lock:
+            if self._state is None:
+                self._state = BackendState(*self.database.read("SELECT * FROM project")[0])
+            return self._state
+
+    def close(self) -> None:
+        """Let other programs open the folder."""
+        self.database.close()
+        self._open.release()
+
+    def check_owner(self, number: int | None) -> None:
+        """Raise InputError if a request is of another project than the annotations here."""
+        owner = self.state.number
+        if None not in (number, owner) and number != owner:
+            raise InputError(
+                f"the event is of project {number}, {self.folder} belongs to project {owner}: "
+                "start another backend with its own folder"
+            )
+
+    def apply(
+        self,
+        changes: Sequence[Submitted | Removed] = (),
+        number: int | None = None,
+        label_config: str | None = None,
+    ) -> bool:
+        """Make the changes of one request, all of them or none.
+
+        Args:
+            changes: changes of the annotations, in their order.
+            number: id of the project in Label Studio; it is kept with the first annotation.
+            label_config: the labeling configuration; None keeps the present one.
+
+        Returns:
+            Whether the annotations changed.
+
+        Raises:
+            InputError: the request is of another project.
+            OSError: the disk is full, or cannot be written.
+        """
+        with self.database.lock:
+            self.check_owner(number)
+            state = self.state
+            edits = state.edits
+            with self.database.change() as sql:
+                for change in changes:
+                    if isinstance(change, Submitted):
+                        edits += 1
+                        write_support(sql, {**change._asdict(), "edit": edits})  # type: ignore[typeddict-item]
+                    else:
+                        gone = sql.execute(
+                            "DELETE FROM supports WHERE annotation = ?",
+                            [written_id(change.annotation)],
+                        )
+                        edits += gone.rowcount > 0
+                new = state._replace(
+                    edits=edits,
+                    number=number if state.number is None and edits else state.number,
+                    label_config=label_config or state.label_config,
+                )
+                if new != state:
+                    sql.execute(
+                        "UPDATE project SET edits = ?, number = ?, label_config = ?",
+                        [new.edits, new.number, new.label_config],
+                    )
+            self._state = new
+            return edits != state.edits
+
+    def begin_fit(self) -> int:
+        """Take a number for what is fitted, and give it.
+
+        It is taken before task.svf is written, so that no number stands for two tasks after a stop
+        between the two.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        with self.database.lock:
+            with self.database.change() as sql:
+                sql.execute("UPDATE project SET fits = fits + 1")
+            self._state = None
+            return self.state.fits
+
+    def end_fit(self, edits: int) -> None:
+        """Store which changes are in task.svf.
+
+        Args:
+            edits: number of the last one.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        with self.database.lock:
+            with self.database.change() as sql:
+                sql.execute("UPDATE project SET fitted = ?", [edits])
+            self._state = None
+
+    def tasks(self) -> list[int]:
+        """List the ids of the tasks that have an annotation, that with the newest one first."""
+        rows = self.database.read("SELECT task FROM supports ORDER BY edit DESC")
+        return [task for (task,) in rows]
+
+    def support(self, task: int) -> SupportRecord | None:
+        """Read the annotation of a task; None where it was removed.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return read_support(self.database, task)
