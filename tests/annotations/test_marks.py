@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -263,6 +264,28 @@ def test_labels_that_differ_by_case_or_blanks_are_the_class(
         {"features": [{"geometry": {"type": "Point", "coordinates": [1, 2]}}]},
         {"annotations": [1], "images": [{"id": 1}]},
         {"annotations": [{"image_id": 1}], "images": [{"id": 1}], "categories": [{}]},
+        {"shapes": [{"label": "disc", "shape_type": [], "points": [[1, 1]]}]},
+        {"clicks": [{"points": [10**400, 1], "class": 1}]},
+        {"features": [{"geometry": 0.5}]},
+        {"features": [{"properties": [1], "geometry": {}}]},
+        {"features": [{"geometry": {"type": "MultiPolygon", "coordinates": [0.5]}}]},
+        {"annotations": [], "images": [{"id": 1}], "categories": [{"id": math.inf, "name": "x"}]},
+        {
+            "annotations": [{"image_id": 1, "category_id": [1], "segmentation": []}],
+            "images": [{"id": 1}],
+            "categories": [{"id": 1, "name": "disc"}],
+        },
+        {
+            "annotations": [
+                {
+                    "image_id": 1,
+                    "category_id": 1,
+                    "segmentation": {"size": [math.inf, 1], "counts": [1]},
+                }
+            ],
+            "images": [{"id": 1}],
+            "categories": [{"id": 1, "name": "disc"}],
+        },
     ],
 )
 def test_damaged_files_of_marks_are_named(content: dict, scene: tuple, tmp_path: Path) -> None:

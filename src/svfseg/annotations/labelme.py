@@ -81,7 +81,7 @@ def mark_of(shape: Mapping[str, Any], name: str) -> Mark:
         InputError: an unknown type, or what are no points.
     """
     kind = shape.get("shape_type") or "polygon"
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(
             f"{name} is of the type {kind}: expected {', '.join(_KINDS)}; save it as a mask"
         )

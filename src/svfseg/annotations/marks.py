@@ -110,7 +110,7 @@ def _read(
         class_id, points = _class_of(mark, classes), mark["points"]
     try:
         flat = np.asarray(points, float).reshape(-1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"a mark of {kind} has {str(points)[:60]}: expected points (x, y)"
         ) from error

@@ -205,7 +205,9 @@ def _own(content: Mapping[str, Any], path: Path) -> list[Labelled]:
 
 def _of_feature(feature: Mapping[str, Any], name: str) -> list[Labelled]:
     """GeoJSON: the polygons of a feature; holes are drawn as background."""
-    properties, shape = feature.get("properties") or {}, feature.get("geometry") or {}
+    properties, shape = (feature.get(key) or {} for key in ("properties", "geometry"))
+    if not isinstance(properties, Mapping) or not isinstance(shape, Mapping):
+        raise InputError(f"{name} has no properties or no geometry that is an object")
     classified = properties.get("classification")
     owner = next((properties[key] for key in ("class", "label", "name") if key in properties), None)
     if isinstance(classified, Mapping):  # QuPath
@@ -215,6 +217,8 @@ def _of_feature(feature: Mapping[str, Any], name: str) -> list[Labelled]:
         raise InputError(f"{name} is of the type {kind}: expected Polygon or MultiPolygon")
     listed: list[Labelled] = []
     for polygon in places if kind == "MultiPolygon" else [places]:
+        if not isinstance(polygon, list):
+            raise InputError(f"{name} has {polygon!r:.60}: expected a polygon's rings")
         for number, ring in enumerate(polygon):
             points = points_of(ring, name)
             label = "background" if number else str(owner if owner is not None else 1).strip()
@@ -226,7 +230,7 @@ def _categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
     rows = _objects(content.get("categories", []), path)
     try:
         return {int(row["id"]): str(row["name"]).strip() for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path} is damaged: a category has no id or no name") from error
 
 
@@ -247,7 +251,8 @@ def _annotations(
     names = _categories(content, path)
     own = [a for a in _objects(content["annotations"], path)
            if a.get("image_id") == chosen[0].get("id")]  # fmt: skip
-    return [{**a, "label": names.get(a.get("category_id", -1), "unknown")} for a in own]
+    labels = {str(number): name for number, name in names.items()}
+    return [{**a, "label": labels.get(str(a.get("category_id")), "unknown")} for a in own]
 
 
 def _of_annotation(annotation: Mapping[str, Any], name: str) -> list[Labelled]:
@@ -256,7 +261,7 @@ def _of_annotation(annotation: Mapping[str, Any], name: str) -> list[Labelled]:
         try:
             height, width = (int(side) for side in parts["size"])
             counts = parts["counts"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{name} has run lengths without size or counts") from error
         counts = expanded(counts) if isinstance(counts, str) else counts
         if not isinstance(counts, list) or not all(isinstance(c, int) for c in counts):
@@ -295,7 +300,8 @@ def _of_yolo(path: Path, image: Array | None) -> list[Labelled]:
             numbers = [float(word) for word in words]
         except ValueError:
             numbers = []
-        if len(numbers) < 5 or len(numbers) % 2 == 0 or numbers[0] != int(numbers[0]):
+        whole = numbers and numbers[0].is_integer() and numbers[0] >= 0
+        if not whole or len(numbers) < 5 or len(numbers) % 2 == 0:
             raise InputError(
                 f"line {number} of {path} is not a label: expected a class and x, y, x, y ... of "
                 "an outline"
