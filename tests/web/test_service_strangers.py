@@ -19,7 +19,10 @@ from svfseg.cli.web import run_app, run_serve
 from svfseg.errors import InputError
 from svfseg.segmenter.tiling import count_windows, windows
 from svfseg.web import uploads
+from svfseg.web.app import create_page
 from svfseg.web.limits import Limits
+from svfseg.web.project import PageProject
+from svfseg.web.settings import PageSettings
 from svfseg.web.tasks import Tasks
 from svfseg.web.uploads import Sight, decode_image, decode_labelme
 from tests.web.serving import (
@@ -165,6 +168,7 @@ def test_files_of_labelme_that_cost_too_much_or_are_damaged_are_refused(
     far = [[-(10**6), 0], [0, 10], [10**6, 50]]
     for content, message in (
         (labelme(label="dog"), "mask 1 marks dog: expected cat"),
+        (labelme(label="\ud800"), "mask 1 marks \\ud800: expected cat"),
         (labelme(points=[[10**400, 1]] * 3), "shape 1 of mask 1 has the point"),
         (labelme(points=far), "far outside of the image"),
         (labelme(points="\ud800"), "has no list of points"),
@@ -406,3 +410,18 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str, tmp_path: Path)
 def test_numbers_without_end_are_refused(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected at most"):
         run_serve(["--tasks", str(tmp_path), "--port", "0", *words])
+
+
+def test_a_link_to_the_page_with_another_token_lets_nobody_in(tmp_path: Path) -> None:
+    settings = PageSettings(Limits(token="sécret", open_paths=frozenset({"/open/*"})))
+    server = Running(create_page(PageProject(tmp_path / "p"), settings))
+    try:
+        for sent in ("%ED%A0%80", "%FF", "%00", "wrong", "secret", "1" * 500):
+            answer = server.client.get(f"/open/{sent}")
+            assert "the link has another token" in line(answer, 401)
+            assert "set-cookie" not in answer.headers
+        assert server.client.get("/api/state").status_code == 401
+        assert server.client.get("/open/sécret").status_code == 303
+        assert server.client.get("/api/state").status_code == 200  # with the cookie
+    finally:
+        server.stop()

@@ -77,7 +77,9 @@ def problem(status: int, line: str, headers: dict[str, str] | None = None) -> JS
         line: what is wrong, and what to do.
         headers: further ones of the answer.
     """
-    return JSONResponse({"error": " ".join(line.split())}, status, headers)
+    # halves of surrogates, which JSON may hold, have no bytes in UTF-8
+    plain = " ".join(line.split()).encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"error": plain}, status, headers)
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -106,7 +108,7 @@ def explain_problems(app: FastAPI) -> None:
             return full(error)
         line = str(error.detail)
         if line == HTTPStatus(error.status_code).phrase:  # raised by the framework, which says less
-            line = f"{request.method} {request.url.path} is not a route: /docs lists all routes"
+            line = f"{request.method:.20} {request.url.path:.100} is not a route: see /docs for all"
         elif error.status_code == 400:
             line = f"the body cannot be read ({line}): send it as /docs says"
         headers = dict(error.headers or {})
