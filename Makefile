@@ -11,7 +11,7 @@ LABEL_STUDIO_ML := label-studio-ml==1.0.9
 empty :=
 comma := ,
 
-.PHONY: demo test coverage lint architecture docs setup clean
+.PHONY: demo test coverage lint architecture audit docs setup clean
 
 demo: $(ENV)
 	.venv/bin/svfseg demo --out demo
@@ -35,6 +35,15 @@ architecture: $(ENV)
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/python results/architecture.py
 
+# vulnerabilities, bill of materials, licences, and whether the wheel can be built again
+audit: $(ENV)
+	@if command -v uv >/dev/null 2>&1; then \
+		uv sync --locked --quiet $(addprefix --extra ,$(EXTRAS)) --group dev --group audit; \
+	else \
+		.venv/bin/python -m pip install --quiet --group audit; \
+	fi
+	.venv/bin/python results/audit.py
+
 docs: $(ENV)
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
@@ -53,4 +62,4 @@ $(ENV): pyproject.toml uv.lock
 	@touch $(ENV)
 
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv build demo site
