@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svfseg.cli.web import run_app, run_serve
+from svfseg.cli.web import run_app, run_label_studio, run_serve
 from svfseg.errors import InputError
 from svfseg.segmenter.tiling import count_windows, windows
 from svfseg.web import uploads
@@ -393,11 +393,16 @@ def test_settings_that_protect_nothing_are_refused_at_the_start(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_blank_token_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SVFSEG_TOKEN", " ")
-    for command in (run_serve, run_app):
-        with pytest.raises(InputError, match="the token is blank"):
-            command(["--host", "0.0.0.0", "--port", "0"])
+def test_a_blank_token_is_refused_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the option or of the environment."""
+    commands = {run_serve: [], run_app: [], run_label_studio: ["--project", str(tmp_path / "new")]}
+    for command, words in commands.items():
+        for option, variable in ((["--token", ""], "good"), ([], " ")):
+            monkeypatch.setenv("SVFSEG_TOKEN", variable)
+            with pytest.raises(InputError, match="the token is blank"):
+                command([*words, "--host", "0.0.0.0", "--port", "0", *option])
 
 
 @pytest.mark.parametrize("origin", ["*", "null", "localhost:3000", "http://A.b", "http://a.b/"])
