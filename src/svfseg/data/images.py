@@ -68,8 +68,9 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False, page: int | Non
     pages = page_count(image, name) if page is None else 1
     if pages > 1:
         logger.warning("%s holds %d pages (frames): the first is read", name, pages)
-    turned_image = decoded(lambda: ImageOps.exif_transpose(image) if upright else image, name)
-    return decoded(lambda: np.asarray(turned_image.convert("RGB")), name)
+    if upright:  # in place, as each copy of a large picture counts
+        decoded(lambda: ImageOps.exif_transpose(image, in_place=True), name)
+    return decoded(lambda: np.asarray(image if image.mode == "RGB" else image.convert("RGB")), name)
 
 
 def orientation_of(source: object) -> int:

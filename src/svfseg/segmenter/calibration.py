@@ -232,9 +232,20 @@ def expected_iou(share: Tensor, inside: Tensor) -> float:
         share: (height, width), probability of the class.
         inside: (height, width) bool, the mask.
     """
-    within = float(share[inside].sum())
-    joined = float(inside.sum()) + float(share[~inside].sum())
+    pixels, within, outside = overlap_sums(share, inside).tolist()
+    joined = pixels + outside
     return within / joined if joined > 0 else 0.0
+
+
+def overlap_sums(share: Tensor, inside: Tensor) -> Tensor:
+    """Give what `expected_iou` adds up: pixels inside, the probabilities there, and elsewhere.
+
+    Args:
+        share: (height, width), probability of the class.
+        inside: (height, width) bool, the mask.
+    """
+    within = torch.where(inside, share, 0.0).sum(dtype=torch.double)
+    return torch.stack([inside.sum().double(), within, share.sum(dtype=torch.double) - within])
 
 
 def target_of(ids: Tensor, class_id: int) -> Tensor:

@@ -7,16 +7,19 @@ from statistics import mean
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from svfseg.data.images import Array
 from svfseg.errors import InputError
-from svfseg.segmenter.calibration import ClassThresholds, expected_iou, probabilities
+from svfseg.segmenter.calibration import ClassThresholds, overlap_sums, probabilities
 from svfseg.segmenter.inference import ClassMaps
 from svfseg.segmenter.thresholds import assign_classes
 
 # The logit of the probability that a tile without a class gives it at most.
 ABSENT = -8.0
+# Pixels that are computed at once.
+STRIP = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,23 +61,43 @@ def segment(
         classes: names of the class ids 1, 2 ...
         reject_absent: whether a class with too low a presence score has an empty mask.
     """
-    present: dict[str, bool] = {}
-    confidence: dict[str, float] = {}
-    shares = probabilities(maps.logits, [(r.slope, r.shift) for r in thresholds.values()])
-    for place, (i, rule) in enumerate(thresholds.items()):
-        name, share, score = classes[i - 1], shares[place], maps.presence[place]
-        present[name] = not reject_absent or score >= rule.presence
-        inside = share > rule.threshold
+    rules = list(thresholds.values())
+    names = [classes[i - 1] for i in thresholds]
+    present = [
+        not reject_absent or score >= rule.presence
+        for score, rule in zip(maps.presence, rules, strict=True)
+    ]
+    _, height, width = maps.logits.shape
+    mask = np.empty((height, width), np.uint8)
+    halves = np.empty(maps.logits.shape, np.float16)
+    sums = torch.zeros(len(rules), 3, dtype=torch.double)
+    # what lies between needs ten times the memory of the result, so it is made of a strip at once
+    for rows in _strips(height, width):
+        shares = probabilities(maps.logits[:, rows], [(r.slope, r.shift) for r in rules])
+        halves[:, rows] = shares.half().numpy()
+        levels = [rule.threshold for rule in rules]
+        mask[rows] = assign_classes(shares, levels, present).numpy()
+        for place, level in enumerate(levels):
+            sums[place] += overlap_sums(shares[place], shares[place] > level)
+    confidence = {}
+    for place, rule in enumerate(rules):
+        pixels, within, outside = sums[place].tolist()
+        score = maps.presence[place]
         odds = (score - rule.presence) / rule.spread if math.isfinite(rule.presence) else 4.0
         there = 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
-        if present[name] and bool(inside.any()):
-            value = min(1.0, rule.correction * expected_iou(share, inside))
-        else:
-            value = 1 - there
-        confidence[name] = round(value, 4)
-    levels = [rule.threshold for rule in thresholds.values()]
-    mask = assign_classes(shares, levels, list(present.values())).numpy()
-    return Segmentation(mask, shares.half().numpy(), confidence, present, tuple(classes))
+        value = 1 - there
+        if present[place] and pixels:
+            value = min(1.0, rule.correction * within / (pixels + outside))
+        confidence[names[place]] = round(value, 4)
+    return Segmentation(
+        mask, halves, confidence, dict(zip(names, present, strict=True)), tuple(classes)
+    )
+
+
+def _strips(height: int, width: int) -> Iterable[slice]:
+    """Cut the rows of an image into strips of at most `STRIP` pixels, or of one row."""
+    rows = max(1, STRIP // width)
+    return (slice(top, min(height, top + rows)) for top in range(0, height, rows))
 
 
 def without_absent(maps: ClassMaps, thresholds: Sequence[ClassThresholds]) -> Tensor:
