@@ -61,6 +61,12 @@ def test_metadata_of_something_else(metadata: object, words: str, tmp_path: Path
         {"classes": ["a", "b"]},
         {"parameters": []},
         {"parameters": {"empty": True, "colour": 1}},
+        {"strategy": ["svf"]},
+        {"model": 3},
+        {"steps": "x"},
+        {"shown": 5},
+        {"advice": [1]},
+        {"supports": {"disc": []}},
     ],
 )
 def test_settings_that_cannot_be_are_refused(

@@ -161,12 +161,21 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         ("format", 99, "reads 1: update svfseg"),
         ("layers", [], "is damaged"),
         ("scale", "relative", "is damaged"),
+        ("scale", "x", "scale 'x'"),
+        ("train", None, "train None"),
+        ("train", 5, "train 5"),
     ):
         path = damaged(TABLE)
         table = json.loads(path.read_text())
         table[key] = value
         path.write_text(json.dumps(table))
         refused(base, path.parent, message)
+    for key, value in (("name", [1]), ("shape", 3), ("groups", "x"), ("probe", None), ("base", 1)):
+        path = damaged(TABLE)
+        table = json.loads(path.read_text())
+        table["layers"][0][key] = value
+        path.write_text(json.dumps(table))
+        refused(base, path.parent, "describes a layer as")
     path = damaged(TABLE)
     table = json.loads(path.read_text())
     table["layers"][0]["probe"] += 0.1

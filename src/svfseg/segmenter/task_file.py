@@ -280,6 +280,23 @@ def _problem(metadata: Mapping[str, Any]) -> str:
             return f"the rule {rule!r}"
         if not 0 <= float(threshold or 0) <= 1 or not float(spread) > 0:
             return f"the rule {rule!r}"
+    return _odd_type(metadata)
+
+
+def _odd_type(metadata: Mapping[str, Any]) -> str:
+    """Say which setting is of another type than it is written as; nothing where none is."""
+    for key in ("shown", "advice"):
+        listed = metadata.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+            return f"no list of texts as {key}"
+    texts = all(isinstance(metadata[key], str) for key in ("model", "fingerprint"))
+    if not texts or not isinstance(metadata["strategy"], (str, type(None))):
+        return "a model, fingerprint or strategy that is not a text"
+    if not all(_is_number(metadata[key]) for key in ("steps", "lr")):
+        return "steps or a rate that are not numbers"
+    supports = metadata.get("supports", {})
+    if not isinstance(supports, dict) or not all(map(_is_number, supports.values())):
+        return "no numbers of supports"
     return ""
 
 

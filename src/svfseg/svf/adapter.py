@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,14 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         train, scale, digest = table["train"], table["scale"], table["tensors"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{damaged} ({TABLE} cannot be read: {error!r})") from error
+    if not isinstance(train, str) or scale not in typing.get_args(Scale):
+        raise InputError(f"{damaged} ({TABLE} has train {train!r:.40} and scale {scale!r:.40})")
+    kinds = (str, list, int, str, (int, float))  # of name, shape, groups, base and probe
+    for row in rows:
+        if not all(map(isinstance, row, kinds)):
+            raise InputError(
+                f"{damaged} ({TABLE} describes a layer as {row!r:.60})"
+            )
     if version != FORMAT:
         raise InputError(
             f"{path} has adapter format {version}, this version of svfseg reads {FORMAT}: "
