@@ -11,7 +11,7 @@ LABEL_STUDIO_ML := label-studio-ml==1.0.9
 empty :=
 comma := ,
 
-.PHONY: demo test coverage lint architecture audit docs setup clean
+.PHONY: demo test coverage lint architecture audit torture docs setup clean
 
 demo: $(ENV)
 	.venv/bin/svfseg demo --out demo
@@ -43,6 +43,11 @@ audit: $(ENV)
 		.venv/bin/python -m pip install --quiet --group audit; \
 	fi
 	.venv/bin/python results/audit.py
+
+# kills, full disks, forged files and strangers: more than an hour; the share in make test takes one
+# minute. Counts go to results/torture.json, which docs/reliability.md shows
+torture: $(ENV)
+	.venv/bin/python -m tests.torture $(or $(FOLDER),build/torture)
 
 docs: $(ENV)
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet

@@ -175,7 +175,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         table = json.loads(path.read_text())
         table["layers"][0][key] = value
         path.write_text(json.dumps(table))
-        refused(base, path.parent, "describes a layer as")
+        refused(base, path.parent, "has the layer")
     path = damaged(TABLE)
     table = json.loads(path.read_text())
     table["layers"][0]["probe"] += 0.1

@@ -206,7 +206,7 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for row in rows:
         if not all(map(isinstance, row, kinds)):
             raise InputError(
-                f"{damaged} ({TABLE} describes a layer as {row!r:.60})"
+                f"{damaged} ({TABLE} has the layer {row!r:.60})"
             )
     if version != FORMAT:
         raise InputError(
