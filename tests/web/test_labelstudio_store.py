@@ -273,7 +273,7 @@ def data_address(size: tuple[int, int]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [((13000, 13000), "is too large"), ((20000, 1), "100 times as long as wide")]
+    ("size", "words"), [((13000, 13000), "is too large"), ((20000, 1), "times the shorter one")]
 )
 def test_pictures_in_tasks_are_bounded(size: tuple[int, int], words: str) -> None:
     with pytest.raises(InputError, match=words):

@@ -415,6 +415,21 @@ def test_what_an_old_project_lost_is_said(
     project.close()
 
 
+def test_a_folder_of_label_studio_stays_as_it_is(tmp_path: Path) -> None:
+    """Both wrote a project.json before they had databases; that of the backend has no images."""
+    for content, other in (
+        ('{"label_config": "<View/>", "fits": 2}', "supports"),
+        ("", "labelstudio.sqlite"),
+    ):
+        folder = tmp_path / other
+        folder.mkdir()
+        (folder / "project.json").write_text(content) if content else None
+        (folder / other).write_text("")
+        with pytest.raises(InputError, match="is not a project"):
+            PageProject(folder)
+        assert len(list(folder.iterdir())) == (2 if content else 1)
+
+
 def test_a_migration_survives_every_kill(tmp_path: Path) -> None:
     killed = 0
     for number in range(0, 200, 3):

@@ -204,10 +204,8 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{damaged} ({TABLE} has train {train!r:.40} and scale {scale!r:.40})")
     kinds = (str, list, int, str, (int, float))  # of name, shape, groups, base and probe
     for row in rows:
-        if not all(map(isinstance, row, kinds)):
-            raise InputError(
-                f"{damaged} ({TABLE} has the layer {row!r:.60})"
-            )
+        if not all(isinstance(*pair) for pair in zip(row, kinds, strict=True)):
+            raise InputError(f"{damaged} ({TABLE} has the layer {row!r:.60})")
     if version != FORMAT:
         raise InputError(
             f"{path} has adapter format {version}, this version of svfseg reads {FORMAT}: "

@@ -262,7 +262,7 @@ class Tasks:
         try:
             with zipfile.ZipFile(path) as file:
                 unpacked = sum(part.file_size for part in file.infolist())
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, ValueError, OSError) as error:
             raise InputError(str(error)) from error
         if unpacked > UNPACKED * self.max_bytes:
             raise InputError(f"it unpacks to {unpacked:,} bytes")

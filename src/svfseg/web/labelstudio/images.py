@@ -10,15 +10,14 @@ from typing import IO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from svfseg.annotations.inputs import as_image
-from svfseg.data.images import Array, rgb_of
-from svfseg.data.opening import open_picture
+from svfseg.data.images import Array
 from svfseg.errors import InputError
+from svfseg.web.uploads import decode_image
 
 # The largest file that is fetched: no photograph to annotate is larger.
 MAX_BYTES = 100_000_000
 # The largest picture that is read out of a task or fetched, and how many times as long as wide.
 MAX_PIXELS = 60_000_000
-MAX_RATIO = 100
 _SECONDS = 30
 _HEAD = 200  # characters before the comma of a data: address, at most
 
@@ -144,10 +143,4 @@ def decode_address(address: str) -> bytes:
 
 
 def _from_bytes(content: bytes, name: str) -> Array:
-    with open_picture(content, name, max_pixels=MAX_PIXELS) as image:
-        if max(image.size) > MAX_RATIO * min(image.size):
-            raise InputError(
-                f"{name} is {image.width}x{image.height}: expected at most {MAX_RATIO} times as "
-                "long as wide; cut it into pieces"
-            )
-        return rgb_of(image, name, upright=True)
+    return decode_image(content, MAX_PIXELS, name)

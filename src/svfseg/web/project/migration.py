@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from svfseg.data.masks import read_mask
 from svfseg.errors import InputError
+from svfseg.files import read_json
 from svfseg.web.project.files import StoredFiles, digest_of
 from svfseg.web.project.tables import open_tables
 from svfseg.web.validation import read_state
@@ -50,8 +51,14 @@ class _OldState(TypedDict):
 
 
 def is_of_before(folder: Path) -> bool:
-    """Say whether a folder holds a project of before there was a database."""
-    return (folder / STATE).is_file()
+    """Say whether a folder holds a project of before there was a database.
+
+    A backend of Label Studio wrote a file of that name too, without images.
+    """
+    if not (folder / STATE).is_file():
+        return False
+    content = read_json(folder / STATE)
+    return not isinstance(content, dict) or "label_config" not in content
 
 
 def migrate(folder: Path, database: Path, files: StoredFiles) -> None:
