@@ -202,7 +202,7 @@ def read_adapter(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{damaged} ({TABLE} cannot be read: {error!r})") from error
     if not isinstance(train, str) or scale not in typing.get_args(Scale):
         raise InputError(f"{damaged} ({TABLE} has train {train!r:.40} and scale {scale!r:.40})")
-    kinds = (str, list, int, str, (int, float))  # of name, shape, groups, base and probe
+    kinds: tuple[Any, ...] = (str, list, int, str, (int, float))  # of the five in a row
     for row in rows:
         if not all(isinstance(*pair) for pair in zip(row, kinds, strict=True)):
             raise InputError(f"{damaged} ({TABLE} has the layer {row!r:.60})")
