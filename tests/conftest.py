@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked shared run where the folder is, and say so where it is not."""
+    """Tests marked shared and posix run where they can, and say so where they cannot."""
+    if sys.platform == "win32":
+        no_fork = pytest.mark.skip(reason="Windows has neither fork nor limits of processes")
+        for item in items:
+            if "posix" in item.keywords:
+                item.add_marker(no_fork)
     if SHARED.is_dir():
         return
     skip = pytest.mark.skip(reason="the shared folder is not beside this checkout")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -226,8 +225,11 @@ def test_honest_selection_never_loads_a_novel_image(
     train(config_of(data, tmp_path / "run"))
 
 
+@pytest.mark.posix
 def test_a_full_disk_keeps_the_previous_checkpoint(data: Path, tmp_path: Path) -> None:
     """The system refuses to write more than 20 kB: a true failure of write, after step 3."""
+    import resource
+
     config = config_of(data, tmp_path / "run")
     run = Path(config.out)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -365,6 +367,7 @@ def test_published_heads_have_the_habits_of_their_authors(tmp_path: Path) -> Non
         published_config(tmp_path, "pfnet")
 
 
+@pytest.mark.posix
 def test_a_kill_at_any_rename_loses_nothing(data: Path, tmp_path: Path) -> None:
     """Resumed, or begun again, it ends with the weights and scores of a run never killed."""
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """Run all of it, or some parts, and keep what came of it.
 
 python -m tests.torture FOLDER [--quick] [PART ...]
-python -m tests.torture table
+python -m tests.torture table results/torture.json
 """
 
 import json
@@ -127,8 +127,8 @@ def main(words: list[str]) -> int:
     """Run the parts, or print the tables; status 1 if something was wrong."""
     quick = "--quick" in words
     words = [word for word in words if word != "--quick"]
-    if words == ["table"]:
-        print(table(json.loads(RESULTS.read_text())))
+    if words[0] == "table":
+        print(table(json.loads(Path(words[1]).read_text())))
         return 0
     if words[0] == "part":
         place = Path(words[2]).resolve()

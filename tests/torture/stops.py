@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,6 +24,8 @@ def kill() -> None:
 
 def fill_disk() -> None:
     """From now on no file grows: each write fails as on a full disk (Python ignores the signal)."""
+    import resource  # Windows has neither this nor fork
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 

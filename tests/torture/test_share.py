@@ -11,6 +11,7 @@ import pytest
 from tests.torture.__main__ import in_a_process, table
 
 
+@pytest.mark.posix
 def test_a_stopped_command_is_given_again_and_ends_well(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.torture.commands", str(tmp_path), "60", "predict", "train"],
@@ -21,6 +22,7 @@ def test_a_stopped_command_is_given_again_and_ends_well(tmp_path: Path) -> None:
     assert all(each["kills"] and each["full disks"] for each in found.values())
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["fuzz", "service"])
 def test_nothing_goes_wrong(name: str, tmp_path: Path) -> None:
     part = in_a_process(name, tmp_path, quick=True)

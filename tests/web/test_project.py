@@ -70,6 +70,7 @@ def learn(project: PageProject) -> Worker:
     return worker
 
 
+@pytest.mark.posix
 def test_every_change_survives_kills_and_full_disks(tmp_path: Path) -> None:
     """A share of ``python -m tests.torture.page``."""
     done = subprocess.run(
@@ -430,6 +431,7 @@ def test_a_folder_of_label_studio_stays_as_it_is(tmp_path: Path) -> None:
         assert len(list(folder.iterdir())) == (2 if content else 1)
 
 
+@pytest.mark.posix
 def test_a_migration_survives_every_kill(tmp_path: Path) -> None:
     killed = 0
     for number in range(0, 200, 3):
