@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from svfseg.device import resolve
+from svfseg.lab.runtime import make_accelerator
 
 
 def test_the_names() -> None:
@@ -14,6 +15,13 @@ def test_the_names() -> None:
     assert resolve("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(ValueError, match="expected one of auto, cpu"):
         resolve("gpu")
+    for odd in ("cuda:", "cuda:x", "cuda:-1", "cpu:1", "auto:0"):
+        with pytest.raises(ValueError, match=f"device is {odd}: expected one of"):
+            resolve(odd)
+    with pytest.raises(ValueError, match="but torch finds"):
+        resolve("cuda:97")
+    with pytest.raises(ValueError, match="set CUDA_VISIBLE_DEVICES"):
+        make_accelerator("cuda:1")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="torch finds none here"):
             resolve("cuda")

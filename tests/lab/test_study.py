@@ -111,6 +111,24 @@ def test_runs_tables_and_going_on(write: Callable[..., Path], tmp_path: Path) ->
     assert len(begun) == 11
 
 
+@pytest.mark.parametrize("monitor", ["test", "last"])
+def test_what_chose_the_checkpoints_is_said(
+    monitor: str, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    arms = {"svf": {"tuning.strategy": "svf", "selection.monitor": monitor}, "norm": ARMS["norm"]}
+    small = {"grid": {"seed": [1]}, "arms": arms, "reference": "norm"}
+    out = run_study(read_study(write(**small)), tmp_path / "out")
+    svf, norm = table(out / "results.csv")
+    assert norm["base_miou"]
+    assert not svf["base_miou"]
+    assert bool(svf.get("test_miou")) == (svf.get("selected_on") == "test") == (monitor == "test")
+    summary = (out / "summary.md").read_text()
+    assert ("Checkpoints of svf were selected on the test fold" in summary) == (monitor == "test")
+    curves = [row for row in table(out / "curves.csv") if row["arm"] == "svf"]
+    assert not any(row["base_miou"] for row in curves)
+    assert all(row["novel_miou"] for row in curves)
+
+
 def test_a_stopped_run_goes_on_from_its_checkpoint(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -162,6 +180,24 @@ def test_two_processes_share_a_study(write: Callable[..., Path], tmp_path: Path)
         (
             {"search": {"values": {"svf": {"tuning.lr": [1]}, "norm": {"tuning.lr": [1, 2]}}}},
             "the same number of candidates",
+        ),
+        (
+            {
+                "search": {
+                    "values": {"svf": {"tuning.lr": [1]}},
+                    "train": {"selection.monitor": "test"},
+                }
+            },
+            "a search chooses on held-out base classes",
+        ),
+        (
+            {
+                "search": {
+                    "values": {"svf": {"tuning.lr": [1]}},
+                    "train": {"selection.monitor": "last"},
+                }
+            },
+            "has selection.monitor last",
         ),
         ({"arms": ["svf"]}, "arms is ['svf']: expected settings by name"),
         ({"arms": {"svf": True}}, "arms.svf is True: expected settings by name"),

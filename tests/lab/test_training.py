@@ -330,6 +330,8 @@ def test_two_processes_of_one_launch_train_what_one_trains(data: Path, tmp_path:
     config = replace(config, model=replace(config.model, dropout=0.0))
     settings = to_dict(config)
     settings.pop("out")
+    # without a GPU, auto is the CPU, and the processes of a launch meet there too
+    settings["device"] = "cpu" if torch.backends.mps.is_available() else "auto"
     arms: dict[str, dict] = {"exact": {}, "bf16": {"precision": "bf16"}}
     scored = {"episodes": 7, "workers": 0, "device": "cpu"}
     study = {"train": settings, "eval": scored, "arms": arms}
@@ -340,7 +342,7 @@ def test_two_processes_of_one_launch_train_what_one_trains(data: Path, tmp_path:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("| exact |") == 1  # the first process speaks for both

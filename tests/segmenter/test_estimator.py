@@ -503,6 +503,10 @@ def test_arguments_as_notebooks_give_them(scenes: dict[int, list[Sample]], tmp_p
     segmenter = tiny().fit(np.array(paths[:2]), np.array(masks[:2]), "disc")
     assert segmenter.classes_ == ("disc",)
     assert len(segmenter.predict(np.array(paths))) == len(paths)
+    assert len(segmenter.predict(Path(path) for path in paths)) == len(paths)  # type: ignore[call-overload]
+    assert len(segmenter.predict(dict.fromkeys(paths).keys())) == len(paths)  # type: ignore[call-overload]
+    assert segmenter.predict(paths[0]).mask.ndim == segmenter.predict(Path(paths[0])).mask.ndim == 2
+    assert len(tiny().fit(iter(paths[:2]), iter(masks[:2])).classes_) == 1  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there are no names of classes"):
         tiny().fit(paths[0], masks[0], [])
     for name, value in (("size", "320"), ("threshold", "high"), ("batch", "4")):

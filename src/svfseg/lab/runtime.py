@@ -34,7 +34,13 @@ def make_accelerator(device: str = "auto", precision: str = "no") -> Accelerator
         InputError: the device is unknown or not there, or a host program has set up accelerate
             with another device or precision.
     """
-    resolve(device)
+    if ":" in device:
+        raise InputError(
+            f"device is {device}: a training takes the first GPU that it sees; set "
+            "CUDA_VISIBLE_DEVICES to the number, and device to cuda"
+        )
+    # processes of a launch form a group on the CPU too, but only if accelerate is told so
+    on_cpu = resolve(device).type == "cpu"
     state, processes = AcceleratorState._shared_state, PartialState._shared_state
     # one process may train in bf16 and then evaluate in float32, or on another device; accelerate
     # keeps the first setting for good unless it is told to forget it
@@ -42,7 +48,7 @@ def make_accelerator(device: str = "auto", precision: str = "no") -> Accelerator
         own_processes = bool(processes.get(_MADE_HERE)) and not _among_others()
         AcceleratorState._reset_state(reset_partial_state=own_processes)
     new_state, new_processes = not state, not processes
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
     if new_state:
         state[_MADE_HERE] = True
     if new_processes:

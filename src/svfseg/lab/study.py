@@ -109,9 +109,15 @@ def read_study(path: str | Path, root: str | None = None) -> Study:
             f"{path}: every arm needs the same number of candidates to search: found {sizes}"
         )
     from_dict(EvalConfig, study.eval)
-    for job in (*search_jobs(study), *final_jobs(study, {})):
+    searches = search_jobs(study)
+    for job in (*searches, *final_jobs(study, {})):
         config = train_config(job, Path("out"))
         check_settings(config)
+        if job in searches and config.selection.monitor != "base-validation":
+            raise InputError(
+                f"{path}: {job.name} has selection.monitor {config.selection.monitor}, but a "
+                "search chooses on held-out base classes: set it to base-validation in search.train"
+            )
         if study.eval and learns_base_classes(config.model.head):
             raise InputError(
                 f"{path}: {job.name} is a base learner, which has its score from its "
@@ -272,7 +278,7 @@ def _run(job: Job, study: Study, out: Path, report: Report, final: bool) -> None
         "arm": job.arm,
         **job.point,
         **{k: v for k, v in job.searched.items() if k not in job.point},
-        "base_miou": metadata.get("miou"),
+        **_selected(config.selection.monitor, metadata),
         "best_step": metadata["step"],
         "train_seconds": round(trained, 1),
     }
@@ -295,6 +301,13 @@ def _run(job: Job, study: Study, out: Path, report: Report, final: bool) -> None
     write_json(run / "row.json", row)
 
 
+def _selected(monitor: str, scores: Mapping[str, Any]) -> Settings:
+    """Name the score that a checkpoint was selected by for what it is of."""
+    test = monitor == "test"
+    row = {"selected_on": "test"} if test else {}
+    return {**row, "test_miou" if test else "base_miou": scores.get("miou")}
+
+
 def write_tables(study: Study, out: Path) -> None:
     """Write search.csv, results.csv, curves.csv and summary.md from the rows that are there."""
     searches = [row for job in search_jobs(study) if (row := _row(out, job))]
@@ -306,13 +319,14 @@ def write_tables(study: Study, out: Path) -> None:
     for job, _ in done:
         for line in read_json_lines(out / "runs" / job.name / "metrics.jsonl"):
             if "miou" in line or "novel_miou" in line:
+                test = line.get("selected_on") == "test"
                 curves.append(
                     {
                         "arm": job.arm,
                         **job.point,
                         "step": line["step"],
-                        "base_miou": line.get("miou"),
-                        "novel_miou": line.get("novel_miou"),
+                        "base_miou": None if test else line.get("miou"),
+                        "novel_miou": line.get("miou" if test else "novel_miou"),
                     }
                 )
     _write_csv(out / "curves.csv", curves)

@@ -50,6 +50,13 @@ def summary(
         else:
             cells += ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
+    on_test = dict.fromkeys(arm for arm, _, row in rows if row.get("selected_on") == "test")
+    if on_test:
+        lines += [
+            "",
+            f"Checkpoints of {', '.join(on_test)} were selected on the test fold itself "
+            "(selection.monitor), as published code does: a new class scores less.",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -227,7 +227,8 @@ class FewShotSegmenter(Parametrized):
         """Outline the classes in new images.
 
         Args:
-            images: one as in `fit`, or a list or tuple of them.
+            images: one as in `fit`, or several: a list, a tuple, an array or column of paths, or
+                a generator.
 
         Returns:
             A `Segmentation`, or a list of them where a list was given.

@@ -3,7 +3,8 @@
 import inspect
 import math
 import numbers
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Self
 
 import numpy as np
@@ -114,10 +115,15 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
 
 
 def is_list(values: object) -> bool:
-    """Whether a value is several images: a list, a tuple, or an array of paths."""
-    if isinstance(values, np.ndarray):
-        return values.ndim == 1 and values.dtype.kind in "UO"
-    return isinstance(values, (list, tuple))
+    """Whether a value is several images: a list, an array or a column of paths, a generator ..."""
+    if isinstance(values, (list, tuple)):
+        return True
+    if isinstance(values, (str, bytes, os.PathLike, Mapping)) or not isinstance(values, Iterable):
+        return False
+    if isinstance(values, (Iterator, Set)):
+        return True
+    array = np.asarray(values)
+    return array.ndim == 1 and array.dtype.kind in "UO"
 
 
 def as_list(values: Any) -> list[Any]:
