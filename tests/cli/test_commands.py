@@ -149,6 +149,13 @@ def test_predict_writes_masks_of_the_querys_size(home: Path, tmp_path: Path) -> 
     mask = np.asarray(Image.open(out / "big.png"))
     assert mask.shape == (203, 301)
     assert set(np.unique(mask)) <= {0, 255}
+    (tmp_path / "mine").mkdir()
+    mine = tmp_path / "mine/support_2_overlay.jpg"
+    mine.write_bytes(big.read_bytes())
+    own = [*words[:2], "--out", str(mine.parent), *words[4:], "--query", str(big)]
+    assert main(own) == 2  # a picture of that name which no command wrote
+    assert main([*own, "--query", str(mine), "--overwrite"]) == 2  # or which is read
+    assert mine.read_bytes() == big.read_bytes()
 
 
 def test_predict_refuses_bad_input(

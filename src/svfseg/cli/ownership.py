@@ -58,6 +58,11 @@ def is_report(path: Path) -> bool:
         return False
 
 
+def lies_in_predictions(path: Path) -> bool:
+    """Whether a file is in a folder that `svfseg predict` keeps a log in."""
+    return (path.parent / "predictions.jsonl").is_file()
+
+
 def check_export_folder(out: Path, overwrite: bool) -> None:
     """Find out whether `svfseg export` may write its files to a folder.
 

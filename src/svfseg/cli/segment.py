@@ -14,6 +14,7 @@ from svfseg.cli.ownership import (
     files_below,
     is_report,
     is_task,
+    lies_in_predictions,
 )
 from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
@@ -269,6 +270,10 @@ def _segmenter(
             f"found {len(supports)} --support and {len(marks)} --mask: give at least one image "
             "with the class, and one mask for each"
         )
+    read = [*supports, *marks, *files_below(parsed.query)]
+    overlays = [parsed.out / f"support_{i}_overlay.jpg" for i in range(1, len(supports) + 1)]
+    for each in overlays:
+        check_replaceable(each, lies_in_predictions, read, parsed.overwrite)
     masks = [read_binary_mask(path, parsed.class_id) for path in marks]
     # as svfseg eval scores a run: no choice on the supports, an outline in every image
     segmenter = FewShotSegmenter(
@@ -280,8 +285,8 @@ def _segmenter(
     from svfseg.data.images import overlay
 
     parsed.out.mkdir(parents=True, exist_ok=True)
-    for number, (path, mask) in enumerate(zip(supports, masks, strict=True), start=1):
-        with replace_file(parsed.out / f"support_{number}_overlay.jpg") as fresh:
+    for path, mask, target in zip(supports, masks, overlays, strict=True):
+        with replace_file(target) as fresh:
             Image.fromarray(overlay(as_image(path), mask)).save(fresh, "JPEG")
     return segmenter, f"{parsed.task} {_digest([*supports, *marks])} {parsed.class_id}"
 
