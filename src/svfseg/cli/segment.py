@@ -223,6 +223,10 @@ def run_predict(arguments: Sequence[str]) -> None:
     check_images(found)  # before the network is built
     if not found and not parsed.watch:
         find_images(parsed.query)  # says what the folders hold instead
+    overlays = [parsed.out / f"support_{i}_overlay.jpg" for i in range(1, len(supports) + 1)]
+    for each in overlays:
+        read = [*supports, *marks, *found]
+        check_replaceable(each, lies_in_predictions, read, parsed.overwrite)
     segmenter, task = _segmenter(parsed, supports, marks)
     with ImageProgress() as progress:
         lines = predict_folder(
@@ -236,6 +240,8 @@ def run_predict(arguments: Sequence[str]) -> None:
             parsed.overwrite,
             parsed.page,
         )
+    for path, marked, target in zip(supports, marks, overlays, strict=True):
+        _draw_support(path, marked, parsed.class_id, target)
     outlined = sum(any(line["share"].values()) for line in lines)
     print(f"{len(lines)} image(s), something outlined in {outlined}: {parsed.out}", file=sys.stderr)
     supporting = sum(line.get("support", False) for line in lines)
@@ -270,25 +276,24 @@ def _segmenter(
             f"found {len(supports)} --support and {len(marks)} --mask: give at least one image "
             "with the class, and one mask for each"
         )
-    read = [*supports, *marks, *files_below(parsed.query)]
-    overlays = [parsed.out / f"support_{i}_overlay.jpg" for i in range(1, len(supports) + 1)]
-    for each in overlays:
-        check_replaceable(each, lies_in_predictions, read, parsed.overwrite)
     masks = [read_binary_mask(path, parsed.class_id) for path in marks]
     # as svfseg eval scores a run: no choice on the supports, an outline in every image
     segmenter = FewShotSegmenter(
         parsed.task, seconds=0, threshold=0.5, reject_absent=False, device=parsed.device
     ).fit(list(supports), masks)  # fmt: skip
+    return segmenter, f"{parsed.task} {_digest([*supports, *marks])} {parsed.class_id}"
+
+
+def _draw_support(image: Path, mask: Path, class_id: int | None, target: Path) -> None:
     from PIL import Image
 
     from svfseg.annotations.inputs import as_image
     from svfseg.data.images import overlay
+    from svfseg.data.masks import read_binary_mask
 
-    parsed.out.mkdir(parents=True, exist_ok=True)
-    for path, mask, target in zip(supports, masks, overlays, strict=True):
-        with replace_file(target) as fresh:
-            Image.fromarray(overlay(as_image(path), mask)).save(fresh, "JPEG")
-    return segmenter, f"{parsed.task} {_digest([*supports, *marks])} {parsed.class_id}"
+    with replace_file(target) as fresh:
+        drawn = overlay(as_image(image), read_binary_mask(mask, class_id))
+        Image.fromarray(drawn).save(fresh, "JPEG")
 
 
 def run_export(arguments: Sequence[str]) -> None:
