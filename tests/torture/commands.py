@@ -21,7 +21,7 @@ from svfseg import FewShotSegmenter
 from svfseg.cli import main
 from tests.data.test_files import folder_of
 from tests.segmenter.scenes import scene
-from tests.torture.stops import KILLED, REFUSED, fill_disk, kill, stopped_at
+from tests.torture.stops import KILLED, REFUSED, count_operations, fill_disk, kill, stopped_at
 
 FORMATS = ("png", "coco", "yolo", "labelme", "geojson", "probability")
 
@@ -188,14 +188,17 @@ def sweep(folder: Path, step: int, names: list[str]) -> Iterator[tuple[str, dict
         assert stopped_at(None, typed(copy, command.words(copy))) == 0, name
         whole = outcome_of(command, copy)
         assert whole != old, (name, old)
+        fresh()
+        operations = count_operations(typed(copy, command.words(copy)))
         for way, stop in (("kills", kill), ("full disks", fill_disk)):
-            for number in range(0, 2000, step):
+            for number in range(0, operations, step):
                 fresh()
                 status = stopped_at(number, typed(copy, command.words(copy)), stop)
-                if status == 0:
-                    break
                 counts[way] += 1
-                if status not in (KILLED, REFUSED):
+                # what is short enough still fits on a disk that is nearly full
+                if status == 0 and outcome_of(command, copy) != whole:
+                    wrong.append([way, number, "another result without a word"])
+                if status not in (0, KILLED, REFUSED):
                     wrong.append([way, number, f"status {status}"])
                 if command.keeps_old and outcome_of(command, copy) not in (old, whole):
                     wrong.append([way, number, "neither the old nor the new"])

@@ -23,10 +23,14 @@ def kill() -> None:
 
 
 def fill_disk() -> None:
-    """From now on no file grows: each write fails as on a full disk (Python ignores the signal)."""
+    """From now on no file is longer than 3000 bytes, so that what is longer is written in part.
+
+    So it is on a disk that is nearly full: a write says that it wrote less than was asked, which
+    not every library looks at; the next one fails. Python ignores the signal.
+    """
     import resource  # Windows has neither this nor fork
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def stopped_at(number: int | None, work: Work, stop: Stop = kill, trace: bool = True) -> int:

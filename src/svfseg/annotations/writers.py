@@ -13,8 +13,8 @@ from PIL import Image
 
 from svfseg.annotations.coco_masks import compressed, run_lengths
 from svfseg.annotations.things import Thing, opened, things
-from svfseg.data.images import Array
-from svfseg.files import read_json, replace_file, write_json, write_text
+from svfseg.data.images import Array, write_picture
+from svfseg.files import read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ def write_png(folder: Path, named: Named) -> None:
     image = Image.fromarray(named.mask * 255 if len(named.classes) == 1 else named.mask)
     if len(named.classes) > 1:
         image.putpalette([channel for color in palette(len(named.classes)) for channel in color])
-    with replace_file(folder / f"{named.stem}.png") as fresh:
-        image.save(fresh, "PNG")
+    write_picture(folder / f"{named.stem}.png", image, "PNG")
 
 
 def write_yolo(folder: Path, named: Named) -> None:
@@ -141,8 +140,7 @@ def write_probability(folder: Path, named: Named) -> None:
             part /= f"{class_id}"
         part.mkdir(parents=True, exist_ok=True)
         grey = np.rint(255 * share.astype(np.float32)).astype(np.uint8)
-        with replace_file(part / f"{named.stem}.png") as fresh:
-            Image.fromarray(grey).save(fresh, "PNG")
+        write_picture(part / f"{named.stem}.png", Image.fromarray(grey), "PNG")
 
 
 def write_coco(folder: Path, named: Named) -> None:

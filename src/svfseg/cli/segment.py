@@ -18,7 +18,7 @@ from svfseg.cli.ownership import (
 )
 from svfseg.cli.parse import parse
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import LIST_ENDS, check_output_folder, replace_file
+from svfseg.files import LIST_ENDS, check_output_folder
 
 Format = Literal["png", "coco", "yolo", "labelme", "geojson", "probability"]
 
@@ -288,12 +288,11 @@ def _draw_support(image: Path, mask: Path, class_id: int | None, target: Path) -
     from PIL import Image
 
     from svfseg.annotations.inputs import as_image
-    from svfseg.data.images import overlay
+    from svfseg.data.images import overlay, write_picture
     from svfseg.data.masks import read_binary_mask
 
-    with replace_file(target) as fresh:
-        drawn = overlay(as_image(image), read_binary_mask(mask, class_id))
-        Image.fromarray(drawn).save(fresh, "JPEG")
+    drawn = overlay(as_image(image), read_binary_mask(mask, class_id))
+    write_picture(target, Image.fromarray(drawn), "JPEG")
 
 
 def run_export(arguments: Sequence[str]) -> None:

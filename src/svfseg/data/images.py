@@ -1,6 +1,7 @@
 """Read images as arrays, and draw masks over them."""
 
 import hashlib
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 
 from svfseg.data.opening import bits_per_channel, open_picture, page_count
 from svfseg.errors import InputError
+from svfseg.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,25 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False, page: int | Non
     if upright:  # in place, as each copy of a large picture counts
         decoded(lambda: ImageOps.exif_transpose(image, in_place=True), name)
     return decoded(lambda: np.asarray(image if image.mode == "RGB" else image.convert("RGB")), name)
+
+
+def write_picture(path: Path, picture: Image.Image, kind: str, quality: int = 90) -> None:
+    """Write a picture whole or not at all.
+
+    Pillow takes no notice of a disk that had space for a part of a file, so it writes to memory.
+
+    Args:
+        path: path of the file; one that is there is replaced.
+        picture: the picture.
+        kind: JPEG or PNG.
+        quality: of a JPEG, to 100.
+
+    Raises:
+        OSError: writing failed; what was at the path is still there.
+    """
+    content = io.BytesIO()
+    picture.save(content, kind, quality=quality)
+    write_bytes(path, content.getvalue())
 
 
 def orientation_of(source: object) -> int:

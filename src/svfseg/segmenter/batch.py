@@ -13,10 +13,9 @@ from svfseg.annotations.folders import find_images, images_in
 from svfseg.annotations.inputs import as_image
 from svfseg.annotations.things import count_specks
 from svfseg.annotations.writers import ANSWER_WRITERS, Named, join_coco, palette
-from svfseg.data.images import Array, overlay
+from svfseg.data.images import Array, overlay, write_picture
 from svfseg.data.opening import is_georeferenced
 from svfseg.errors import InputError
-from svfseg.files import replace_file
 from svfseg.segmenter import FewShotSegmenter, Segmentation
 from svfseg.segmenter.events import ImageDone, ImageReport
 from svfseg.segmenter.prediction_folder import PredictionFolder, digest_of, state_of
@@ -152,8 +151,7 @@ def _predict(
     picture = Image.fromarray(drawn(image, prediction))
     if max(picture.size) > _JPEG_SIDE:
         picture.thumbnail((_JPEG_SIDE, _JPEG_SIDE))
-    with replace_file(out / f"{stem}_overlay.jpg") as fresh:
-        picture.save(fresh, "JPEG", quality=90)
+    write_picture(out / f"{stem}_overlay.jpg", picture, "JPEG")
     shares = {
         name: round(float((prediction.mask == i).mean()), 5)
         for i, name in enumerate(prediction.classes, start=1)

@@ -17,9 +17,9 @@ from PIL import Image
 
 from svfseg.annotations.folders import find_supports
 from svfseg.annotations.inputs import as_image, as_mask
-from svfseg.data.images import Array, overlay
+from svfseg.data.images import Array, overlay, write_picture
 from svfseg.errors import InputError, MissingFileError
-from svfseg.files import read_text, replace_file, write_text
+from svfseg.files import read_text, write_text
 from svfseg.segmenter import FewShotSegmenter
 from svfseg.segmenter.scores import boundary_f, image_iou, pooled_iou, rank_correlation
 from svfseg.segmenter.yardsticks import PixelClassifier
@@ -365,5 +365,4 @@ def sheet(task: Task, choice: Draw, masks: Sequence[Array], path: Path, side: in
             for each in small
         ]
         columns.append(np.concatenate(padded, axis=0))
-    with replace_file(path) as fresh:
-        Image.fromarray(np.concatenate(columns, axis=1)).save(fresh, "JPEG", quality=88)
+    write_picture(path, Image.fromarray(np.concatenate(columns, axis=1)), "JPEG")
