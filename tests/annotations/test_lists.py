@@ -53,6 +53,30 @@ def test_a_list_is_named_in_every_message(files: Path) -> None:
         find_supports([files / "gone.csv"])
 
 
+def test_columns_keep_their_places(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (files / "other.csv").write_text("mask,image\na.png,a.jpg\n,b.jpg\n")
+    images, masks, _ = find_supports([files / "other.csv"])
+    assert [path.name for path in images] == ["a.jpg", "b.jpg"]
+    assert masks == [files / "a.png", None]
+    for row in (",a.png", "a.jpg,,a.png", "a.jpg,a.png,b.png"):
+        (files / "odd.csv").write_text(f"b.jpg,b.png\n{row}\n")
+        with pytest.raises(InputError, match=r"odd.csv has .* in its row 2: expected an image and"):
+            find_supports([files / "odd.csv"])
+    (files / "long.csv").write_text(f"a.jpg,a.png\n{'x' * 140_000},\n")
+    with pytest.raises(InputError, match=r"long.csv cannot be read \(field larger"):
+        find_supports([files / "long.csv"])
+
+
+def test_files_of_a_row_lie_in_one_place(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask of the same name in the present folder belongs to something else."""
+    (files / "here").mkdir()
+    Image.new("L", (8, 6), 1).save(files / "here/a.png")
+    (files / "list.csv").write_text("a.jpg,a.png\n")
+    monkeypatch.chdir(files / "here")
+    images, masks, _ = find_supports([files / "list.csv"])
+    assert (images, masks) == ([files / "a.jpg"], [files / "a.png"])
+
+
 MASKS = ("a.png", "a.PNG", "a.tif", "a.TIFF", "a.bmp", "a.gif", "a_mask.png", "mask_a.png",
          "a.jpg.png", "A.png")  # fmt: skip
 

@@ -295,6 +295,35 @@ def test_damaged_files_of_marks_are_named(content: dict, scene: tuple, tmp_path:
         as_mask(path, scene[0], ["disc"])
 
 
+@pytest.mark.parametrize(
+    ("image", "segmentation", "words"),
+    [
+        ({"width": 320, "height": 240}, [[1, 1, 50, 1, 50, 50]], "drawn on an image of 320x240"),
+        (
+            {},
+            {"size": [240, 320], "counts": [0, 76800]},
+            "run lengths of 320x240 pixels, the image",
+        ),
+        ({}, {"size": [10**9, 10**9], "counts": [0, 10**18]}, "run lengths of 1000000000x"),
+        ({}, {"size": [120, 160], "counts": [10**30]}, "do not fill 160x120"),
+        ({}, {"size": [120, 160], "counts": [19201, -1]}, "do not fill 160x120"),
+    ],
+)
+def test_coco_of_another_size_is_refused(
+    image: dict, segmentation: object, words: str, scene: tuple, tmp_path: Path
+) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", **image}],
+        "categories": [{"id": 1, "name": "disc"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": segmentation}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=words):
+        as_mask(tmp_path / "coco.json", scene[0], ["disc"])
+    with pytest.raises(InputError, match="do not fill"):
+        from_run_lengths([0, 4], -2, -2)
+
+
 def test_three_numbers_and_a_byte_order_mark_do_no_harm(scene: tuple, tmp_path: Path) -> None:
     path = labelme(tmp_path / "a.json", ("disc", "polygon", [[*point, 1] for point in SQUARE]))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

@@ -1,5 +1,6 @@
 """Masks as other programs save them: soft, blurred, inverted, transparent, turned."""
 
+import io
 import logging
 from pathlib import Path
 
@@ -82,12 +83,50 @@ def test_ids_cannot_be_read_from_a_blurred_file(tmp_path: Path) -> None:
         ([0, 1, 2, 3, 255], [0, 1, 1, 1, 255]),  # parts of one class, and unknown
         ([0, 255], [0, 1]),
         ([0, 40, 80, 120, 160, 200], [0, 1, 1, 1, 1, 1]),  # ids of things
-        ([0, *range(1, 255)], [0] + [1] * 254),
+        ([0, *(i for i in range(1, 255) for _ in range(3))], [0] + [1] * 254 * 3),
         ([0, *([255] * 20), 90, 128, 200], [0] + [1] * 20 + [0, 1, 1]),
     ],
 )
 def test_ids_and_shades_are_told_apart(values: list[int], expected: list[int]) -> None:
     assert one_class(np.array([values], np.uint8), "it").tolist() == [expected]
+
+
+ROWS, COLUMNS = np.mgrid[:96, :128]
+SHAPES = {"disc": (COLUMNS - 60) ** 2 + (ROWS - 50) ** 2 < 30**2,
+          "box": (abs(COLUMNS - 64) < 30) & (abs(ROWS - 48) < 20)}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("blur", "peak"), [(1, 60), (3, 100), (6, 150), (6, 220), (7, 255)])
+def test_a_halo_of_any_height_is_not_the_class(shape: str, blur: int, peak: int) -> None:
+    inside = SHAPES[shape]
+    soft = Image.fromarray(255 * inside.astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
+    values = np.rint(np.asarray(soft) * (peak / 255)).astype(np.uint8)
+    found = one_class(values, "it") == 1
+    assert (found & inside).sum() / (found | inside).sum() > 0.9
+
+
+@pytest.mark.parametrize("peak", [20, 128, 200, 255])
+def test_a_compressed_mask_of_any_height_has_its_outline(peak: int) -> None:
+    inside, content = SHAPES["disc"], io.BytesIO()
+    Image.fromarray(peak * inside.astype(np.uint8)).save(content, "JPEG", quality=80)
+    found = one_class(np.asarray(Image.open(content)), "it") == 1
+    assert (found & inside).sum() / (found | inside).sum() > 0.97
+
+
+@pytest.mark.parametrize("way", ["apart", "touching", "lines", "bordered"])
+def test_numbered_things_stay_whole(way: str) -> None:
+    """However many there are: things apart, a tessellation, thin lines, borders that are unknown."""
+    cells = (ROWS // 12 * 11 + COLUMNS // 12 + 1).astype(np.uint8)
+    edge = (ROWS % 12 == 0) | (COLUMNS % 12 == 0)
+    values = {
+        "apart": np.where(edge, 0, cells),
+        "touching": cells,
+        "lines": np.where(ROWS % 6 == 3, ROWS // 6 + 1, 0),
+        "bordered": np.where(edge | (ROWS % 12 < 3), 255, cells),
+    }[way].astype(np.uint8)
+    expected = np.where(values == 255, 255, (values > 0).astype(np.uint8))
+    assert np.array_equal(one_class(values, "it"), expected)
 
 
 @pytest.mark.parametrize("bits", [1, 8])

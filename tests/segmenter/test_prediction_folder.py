@@ -197,6 +197,25 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path: Path, line: str) -> None
     assert len(read_log(tmp_path)[1]) == 1
 
 
+def test_notes_of_somebody_else_are_no_log(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predictions.jsonl").write_text("my own notes")
+    with pytest.raises(InputError, match="is not a log of this command"), opened(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out/predictions.jsonl").read_text() == "my own notes"
+
+
+@pytest.mark.posix
+def test_pipes_and_devices_among_pictures_are_left_out(tmp_path: Path) -> None:
+    """Reading one would never end."""
+    pipe, link = tmp_path / "pipe.jpg", tmp_path / "link.jpg"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    for path in (pipe, link):
+        with pytest.raises(InputError, match="is not a regular file"):
+            digest_of(path)
+
+
 def test_a_pipe_as_log_does_not_wait_for_ever(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / LOG)
     with pytest.raises(InputError, match="is not a regular file"):

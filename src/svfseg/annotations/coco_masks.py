@@ -87,8 +87,9 @@ def from_run_lengths(counts: Sequence[int], height: int, width: int) -> npt.NDAr
     Raises:
         InputError: they do not fill the mask.
     """
-    lengths = np.asarray(counts, np.int64)
-    if lengths.ndim != 1 or (lengths < 0).any() or int(lengths.sum()) != height * width:
+    fill = all(0 <= count <= height * width for count in counts) and sum(counts) == height * width
+    if not fill or height < 1 or width < 1:
         raise InputError(f"a mask's run lengths do not fill {width}x{height} pixels")
+    lengths = np.asarray(counts, np.int64)
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape((height, width), order="F")

@@ -27,14 +27,29 @@ def read_list(path: Path) -> tuple[list[Path], list[Path | None]]:
     """
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     lines = [line for line in lines if not line.lstrip().startswith("#")]
-    rows = _rows(lines, blanks=path.suffix.lower() == ".txt")
+    try:
+        rows = _rows(lines, blanks=path.suffix.lower() == ".txt")
+    except csv.Error as error:  # a field of more than 131,072 characters
+        raise InputError(f"{path} cannot be read ({error}): expected image,mask per line") from error
     images: list[Path] = []
     masks: list[Path | None] = []
+    swapped = False
     for number, row in enumerate(rows, start=1):
-        words = [word.strip() for word in row if word.strip()]
-        if not words or (number == 1 and _is_heading(words, path)):
+        words = [word.strip() for word in row]
+        if not any(words):
             continue
-        files = [_placed(word, path) for word in words[:2]]
+        if number == 1 and _is_heading(words, path):
+            swapped = "mask" in words[0].casefold()
+            continue
+        image, mask, *more = [*words, ""]
+        if swapped:
+            image, mask = mask, image
+        if not image or any(more):
+            raise InputError(
+                f"{path} has {', '.join(words)!r:.80} in its row {number}: expected an image and "
+                "a mask, or an image alone"
+            )
+        files = _placed([word for word in (image, mask) if word], path)
         for file in files:
             if not file.exists():
                 raise MissingFileError(f"{path} names {file} in its row {number}: it is not there")
@@ -54,8 +69,10 @@ def _rows(lines: Sequence[str], blanks: bool) -> list[list[str]]:
 
 
 def _is_heading(words: Sequence[str], path: Path) -> bool:
-    return not Path(words[0]).suffix and not _placed(words[0], path).exists()
+    return not Path(words[0]).suffix and not _placed(words[:1], path)[0].exists()
 
 
-def _placed(name: str, path: Path) -> Path:
-    return Path(name) if Path(name).exists() else path.parent / name
+def _placed(names: Sequence[str], path: Path) -> list[Path]:
+    """Find the files of a row: all beside the list, or all below the present folder."""
+    beside, here = [path.parent / name for name in names], [Path(name) for name in names]
+    return here if all(p.exists() for p in here) and not all(p.exists() for p in beside) else beside

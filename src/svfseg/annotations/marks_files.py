@@ -119,7 +119,8 @@ def _listed(
     if "features" in content:
         return _drawable(path, _objects(content["features"], path), image, _of_feature)
     if "annotations" in content:
-        return _drawable(path, _annotations(content, path, picture), image, _of_annotation)
+        annotations = _annotations(content, path, picture, image)
+        return _drawable(path, annotations, image, _of_annotation)
     return _own(content, path)
 
 
@@ -235,7 +236,7 @@ def _categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
 
 
 def _annotations(
-    content: Mapping[str, Any], path: Path, picture: str | Path | None
+    content: Mapping[str, Any], path: Path, picture: str | Path | None, image: Array | None
 ) -> list[Mapping[str, Any]]:
     """COCO's annotations of one image, with the names of their categories and its size."""
     images = _objects(content.get("images", []), path)
@@ -248,11 +249,18 @@ def _annotations(
         raise InputError(
             f"{path} holds {len(images)} images, {len(chosen)} of them called {name}: expected one"
         )
+    if image is not None:
+        sides = {"imageHeight": chosen[0].get("height"), "imageWidth": chosen[0].get("width")}
+        check_size(sides, image, path)
     names = _categories(content, path)
     own = [a for a in _objects(content["annotations"], path)
            if a.get("image_id") == chosen[0].get("id")]  # fmt: skip
     labels = {str(number): name for number, name in names.items()}
-    return [{**a, "label": labels.get(str(a.get("category_id")), "unknown")} for a in own]
+    own_sides = None if image is None else [*image.shape[:2]]
+    return [
+        {**a, "label": labels.get(str(a.get("category_id")), "unknown"), "sides": own_sides}
+        for a in own
+    ]
 
 
 def _of_annotation(annotation: Mapping[str, Any], name: str) -> list[Labelled]:
@@ -263,6 +271,12 @@ def _of_annotation(annotation: Mapping[str, Any], name: str) -> list[Labelled]:
             counts = parts["counts"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{name} has run lengths without size or counts") from error
+        if annotation.get("sides") not in (None, [height, width]):
+            high, wide = annotation["sides"]
+            raise InputError(
+                f"{name} has run lengths of {width}x{height} pixels, the image has {wide}x{high}: "
+                "mark it again, or give the image that was marked"
+            )
         counts = expanded(counts) if isinstance(counts, str) else counts
         if not isinstance(counts, list) or not all(isinstance(c, int) for c in counts):
             raise InputError(f"{name} has run lengths that are not whole numbers")

@@ -168,6 +168,8 @@ def run_fit(arguments: Sequence[str]) -> None:
     from svfseg.annotations.folders import find_images, find_supports
 
     images, masks, names = find_supports(parsed.support, parsed.mask, parsed.classes)
+    read = [*images, *(path for path in masks if path is not None)]  # a list names them
+    check_replaceable(parsed.out, is_task, read, parsed.overwrite)
     from svfseg.cli.progress import StepProgress
     from svfseg.segmenter import FewShotSegmenter
     from svfseg.segmenter.summary import fit_summary
@@ -261,7 +263,6 @@ def _segmenter(
     parsed: PredictArguments, supports: list[Path], marks: list[Path]
 ) -> tuple[Any, str]:
     """Load the fitted segmenter, or fit one on a run; return it with a text that names the task."""
-    from svfseg.data.masks import read_binary_mask
     from svfseg.segmenter import FewShotSegmenter
 
     if parsed.task.is_file():
@@ -276,7 +277,7 @@ def _segmenter(
             f"found {len(supports)} --support and {len(marks)} --mask: give at least one image "
             "with the class, and one mask for each"
         )
-    masks = [read_binary_mask(path, parsed.class_id) for path in marks]
+    masks = [_marked(*pair, parsed.class_id)[1] for pair in zip(supports, marks, strict=True)]
     # as svfseg eval scores a run: no choice on the supports, an outline in every image
     segmenter = FewShotSegmenter(
         parsed.task, seconds=0, threshold=0.5, reject_absent=False, device=parsed.device
@@ -287,12 +288,21 @@ def _segmenter(
 def _draw_support(image: Path, mask: Path, class_id: int | None, target: Path) -> None:
     from PIL import Image
 
-    from svfseg.annotations.inputs import as_image
     from svfseg.data.images import overlay, write_picture
-    from svfseg.data.masks import read_binary_mask
 
-    drawn = overlay(as_image(image), read_binary_mask(mask, class_id))
-    write_picture(target, Image.fromarray(drawn), "JPEG")
+    write_picture(target, Image.fromarray(overlay(*_marked(image, mask, class_id))), "JPEG")
+
+
+def _marked(image: Path, mask: Path, class_id: int | None) -> tuple[Any, Any]:
+    """Read a support of a run, and its mask, turned as its picture is."""
+    from svfseg.annotations.inputs import as_image
+    from svfseg.data.images import check_same_size
+    from svfseg.data.masks import read_binary_mask, turned_with
+
+    picture, marks = as_image(image), read_binary_mask(mask, class_id)
+    marks = turned_with(picture, marks, image, f"{mask}")
+    check_same_size(picture, marks, f"{mask}")
+    return picture, marks
 
 
 def run_export(arguments: Sequence[str]) -> None:
@@ -322,7 +332,8 @@ def run_report(arguments: Sequence[str]) -> None:
     from svfseg.segmenter.report import write_report
 
     page = parsed.predictions / "report.html" if parsed.out is None else parsed.out
-    check_replaceable(page, is_report, (), parsed.overwrite)
+    read = (path for path in files_below([parsed.predictions]) if not is_report(path))
+    check_replaceable(page, is_report, read, parsed.overwrite)
     print(f"wrote {write_report(parsed.predictions, parsed.out)}")
 
 

@@ -15,6 +15,10 @@ from svfseg.errors import InputError
 logger = logging.getLogger(__name__)
 # From this value on a soft mask is the class.
 MIDDLE = 128
+# A mask is soft if more of the pixels between have a neighbour with more, see `_is_sloped`.
+_RISING = 0.6
+# And, where white is most frequent, above that of ids whose borders are unknown (255).
+_BORDERED = 0.5
 # Channels of a grey picture that was compressed as a coloured one differ by at most this.
 _NEARLY_GREY = 48
 
@@ -170,7 +174,7 @@ def one_class(values: Array, name: str) -> Array:
         array([[  0,   1, 255]], dtype=uint8)
     """
     counts = np.bincount(values.ravel(), minlength=256)
-    if _is_soft(counts):
+    if _is_soft(values, counts):
         logger.warning(
             "%s has soft edges or blur (grey values between 0 and 255): from %d on they are the "
             "class", name, MIDDLE,
@@ -178,22 +182,55 @@ def one_class(values: Array, name: str) -> Array:
         ids: Array = (values >= MIDDLE).astype(np.uint8)
         return ids
     ids = (values != 0).astype(np.uint8)
+    if _is_sloped(values, counts):
+        middle = int(np.percentile(values[values > 0], 95)) // 2
+        logger.warning(
+            "%s has soft edges or blur (values that rise from 0 to %d): from %d on they are the "
+            "class", name, int(values.max()), middle,
+        )  # fmt: skip
+        sloped: Array = (values >= middle).astype(np.uint8)
+        return sloped
     if counts[1:255].any():
         ids[values == 255] = 255
     return ids
 
 
-def _is_soft(counts: npt.NDArray[Any]) -> bool:
+def _is_soft(values: Array, counts: npt.NDArray[Any]) -> bool:
     """Whether values are shades of a black and white picture, and no ids."""
     between = np.flatnonzero(counts[1:255]) + 1
     if len(between) < 3 or between.max() <= 64:  # ids begin at 1, and rarely are so many
         return False
     if counts[255] and counts[255] >= counts[1:].max():
-        return True
+        # noise of a compression lies near 0 and near 255; ids do not
+        near_the_ends = counts[33:192].sum() < 0.2 * counts[1:255].sum()
+        return bool(near_the_ends) or _rising_share(values, 255) > _BORDERED
     # noise of a compression lies near 0 and near 255
     return bool(
         len(between) >= 8 and between.max() >= 225 and counts[192:].sum() > counts[33:192].sum()
     )
+
+
+def _is_sloped(values: Array, counts: npt.NDArray[Any]) -> bool:
+    """Whether values rise from the edge of a thing to its middle, which those of ids do not."""
+    if np.count_nonzero(counts[1:]) < 8:
+        return False
+    known = np.where(values == 255, 0, values)  # 255 borders ids as unknown
+    return _rising_share(known, 1 + int(counts[1:].argmax())) > _RISING
+
+
+def _rising_share(values: Array, top: int) -> float:
+    """Give the share of the pixels between nothing and a value that have a neighbour with more.
+
+    Of a slope nearly all have one; of numbered things, which may touch, few.
+    """
+    between = (values > 0) & (values != top)
+    if not between.any():
+        return 0.0
+    padded, highest = np.pad(values, 1), np.zeros_like(values)
+    for top_row, left in ((0, 1), (2, 1), (1, 0), (1, 2), (0, 0), (0, 2), (2, 0), (2, 2)):
+        shifted = padded[top_row : top_row + values.shape[0], left : left + values.shape[1]]
+        highest = np.maximum(highest, shifted)
+    return float((highest > values)[between].mean())
 
 
 def turned_with(image: Array, mask: Array, source: object, name: str) -> Array:

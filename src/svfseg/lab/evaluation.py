@@ -373,6 +373,8 @@ def evaluate(
     seeds = config.seeds if episode_list is None else (0,)
     if not seeds or config.episodes < 1:
         raise InputError("nothing to evaluate: give at least one seed and one episode")
+    if config.batch < 1:
+        raise InputError(f"batch is {config.batch}: expected 1 or more")
     if config.cache < 0:
         raise InputError(f"cache is {config.cache}: expected 0 or more MiB")
     lists = [_episodes(source, shot, seed, config.episodes, episode_list) for seed in seeds]

@@ -85,6 +85,11 @@ class PredictionFolder:
         log = self.out / LOG
         if not log.exists():
             return
+        if log.stat().st_size and log.read_bytes()[:1] != b"{":
+            raise InputError(
+                f"{log} is there already, and is not a log of this command: choose another folder",
+                settings=("out",),
+            )
         head, lines = read_log(self.out)
         if head is None:
             return
@@ -255,7 +260,13 @@ class PredictionFolder:
 
 
 def digest_of(image: Path) -> str:
-    """Hash the content of a file."""
+    """Hash the content of a file.
+
+    Raises:
+        InputError: it is not a regular file; a pipe would never end.
+    """
+    if image.exists() and not image.is_file():
+        raise InputError(f"{image} is not a regular file: give a picture")
     with image.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
