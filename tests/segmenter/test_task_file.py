@@ -67,6 +67,9 @@ def test_metadata_of_something_else(metadata: object, words: str, tmp_path: Path
         {"shown": 5},
         {"advice": [1]},
         {"supports": {"disc": []}},
+        {"supports": {"disc": 10**400}},
+        {"steps": -(10**400)},
+        {"lr": float("inf")},
     ],
 )
 def test_settings_that_cannot_be_are_refused(

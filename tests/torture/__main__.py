@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "results/torture.json"
 # How much of each part: every how manyth operation of a command (each costs seconds) and of a
 # change (each costs a tenth), files of each kind, requests of each operation of an API, seconds,
 # connections.
-FULL = {"command": 2, "change": 1, "files": 250, "examples": 60, "seconds": 120.0,
+FULL = {"command": 6, "change": 1, "files": 250, "examples": 60, "seconds": 120.0,
         "connections": 1100}  # fmt: skip
 QUICK = {"command": 60, "change": 12, "files": 3, "examples": 3, "seconds": 4.0,
          "connections": 300}  # fmt: skip

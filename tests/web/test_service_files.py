@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_described_is_not_kept(served: Running) -> None:
         ({"classes": [" "]}, "it is blank"),
         ({"advice": ["\udfff"]}, "surrogate"),
         ({"advice": ["a" * 1_100_000]}, "bytes of settings"),
-        ({"supports": {"cat": 10**400}}, "wrong settings"),
+        ({"supports": {"cat": 10**400}}, "no numbers of supports"),
         ({"size": 4096}, "its size is not between 32 and 2048"),
     ):
         assert message in line(

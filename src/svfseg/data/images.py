@@ -84,7 +84,7 @@ def write_picture(path: Path, picture: Image.Image, kind: str, quality: int = 90
         path: path of the file; one that is there is replaced.
         picture: the picture.
         kind: JPEG or PNG.
-        quality: of a JPEG, to 100.
+        quality: how good a JPEG is, to 100.
 
     Raises:
         OSError: writing failed; what was at the path is still there.

@@ -115,7 +115,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
 
 
 def is_list(values: object) -> bool:
-    """Whether a value is several images: a list, an array or a column of paths, a generator ..."""
+    """Whether a value is several images: a list, an array of paths, a generator or the like."""
     if isinstance(values, (list, tuple)):
         return True
     if isinstance(values, (str, bytes, os.PathLike, Mapping)) or not isinstance(values, Iterable):

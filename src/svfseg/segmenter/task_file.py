@@ -46,6 +46,7 @@ METADATA, FEATURES, TUNED, ADAPTER, DECODER = (
 
 
 # Bounds of what is unpacked, in bytes; fully tuned networks are the largest.
+LARGEST_NUMBER = 1e300
 MOST_UNPACKED, MOST_JSON = 1_000_000_000, 20_000_000
 # What every task says of itself.
 _KEYS = (
@@ -301,7 +302,8 @@ def _odd_type(metadata: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and math.isfinite(value)
+    # a whole number of hundreds of digits is larger than any that computations have
+    return isinstance(value, numbers.Real) and abs(value) < LARGEST_NUMBER
 
 
 def restore_decoder(path: Path, task: TaskFile, head: Head) -> Decoder | None:
