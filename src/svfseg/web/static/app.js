@@ -303,7 +303,7 @@ async function send(name, ids, width, height) {
   };
   let done = await write();
   if (!done && line) {
-    const question = `${line}\n\nOK stores what you painted here in its place. Cancel drops that, and shows what is stored.`;
+    const question = `${line.replace(": reload the page", ".")}\n\nOK stores what you painted here in its place. Cancel drops that, and shows what is stored.`;
     const mine = window.confirm(question);
     await poll();
     if (!mine || !record(name)) return { version: -1 }; // it is loaded anew, as its version differs
