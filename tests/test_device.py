@@ -27,6 +27,7 @@ def test_the_names() -> None:
             resolve("cuda")
 
 
+@pytest.mark.slow
 def test_a_host_program_keeps_its_accelerate() -> None:
     """It may train in bf16 and ask for masks on its way; evaluation and training alike."""
     script = """

@@ -28,7 +28,9 @@ def resolve(name: str = "auto") -> torch.device:
     kind, _, number = name.partition(":")
     known = kind in DEVICES and (not number or (kind == "cuda" and number.isdecimal()))
     if not known or name.endswith(":"):
-        raise InputError(f"device is {name}: expected one of {', '.join(DEVICES)}, or cuda:N, N a number")
+        raise InputError(
+            f"device is {name}: expected one of {', '.join(DEVICES)}, or cuda:N, N a number"
+        )
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next((n for n, is_there in available.items() if is_there), "cpu"))

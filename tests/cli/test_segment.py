@@ -160,6 +160,7 @@ def test_an_image_that_changed_is_done_again(
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["3.png"]
 
 
+@pytest.mark.slow
 def test_watch_takes_new_images_until_stopped(own: Path, tmp_path: Path) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "found"
     inbox.mkdir()
@@ -292,7 +293,7 @@ def test_no_command_replaces_what_is_not_its_own(
                  str(found)]) == 0  # fmt: skip
     for name in ("2.png", "predictions.jsonl"):
         kept = (found / name).read_bytes()
-        assert "is there already" in fails(capsys, "report", found, "--out", found / name)
+        assert "is read by this command" in fails(capsys, "report", found, "--out", found / name)
         assert (found / name).read_bytes() == kept
     for _ in range(2):  # its own page is replaced
         assert main(["report", str(found)]) == 0

@@ -13,6 +13,7 @@ from svfseg.lab.bench.step import BARS, SETTINGS, build_arms, count, step_of
 from svfseg.svf.layers import FactoredLayer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["resnet50", "resnet50_deep"])
 def test_memory_and_operations_hold_their_bars(
     network: str, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import svfseg.lab.demo as demo_module
 from svfseg.cli import main
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_demo_writes_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"

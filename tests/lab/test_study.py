@@ -148,6 +148,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(
     assert steps == [2, 1, 2, 1, 2]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(write: Callable[..., Path], tmp_path: Path) -> None:
     path, out = write(grid={"seed": [1]}), tmp_path / "out"
     words = [sys.executable, "-m", "svfseg", "study", str(path), "--out", str(out)]

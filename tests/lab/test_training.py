@@ -89,6 +89,7 @@ def test_a_run_from_train_to_evaluation(
     assert not any(isinstance(m, FactoredLayer) for m in model.modules())
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss_and_moves_only_what_the_strategy_tunes(
     data: Path, tmp_path: Path
 ) -> None:
@@ -324,6 +325,7 @@ def test_batches_score_like_single_episodes(data: Path, tmp_path: Path) -> None:
         assert other.miou == pytest.approx(scores[0].miou, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_of_one_launch_train_what_one_trains(data: Path, tmp_path: Path) -> None:
     """By torchrun, in step through the runs of a study: the same episodes, halved and averaged."""
     config = config_of(data, tmp_path / "one", selection=SelectionConfig(monitor="last", every=10))
@@ -369,6 +371,7 @@ def test_published_heads_have_the_habits_of_their_authors(tmp_path: Path) -> Non
         published_config(tmp_path, "pfnet")
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 def test_a_kill_at_any_rename_loses_nothing(data: Path, tmp_path: Path) -> None:
     """Resumed, or begun again, it ends with the weights and scores of a run never killed."""

@@ -49,6 +49,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "weights", "stride", "stage", "side"), CASES)
 def test_positions_lie_where_a_moved_square_is_answered(
     name: str, weights: str, stride: int, stage: int, side: int

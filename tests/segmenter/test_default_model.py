@@ -24,6 +24,7 @@ def fitted(**parameters: object) -> FewShotSegmenter:
 ACCURACY = {"as it is": 0.9946, "threshold 0.5, never empty": 0.9992}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [

@@ -73,6 +73,7 @@ def photographs(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_the_example_gives_the_masks_of_predict_without_torch(
     fitted: FewShotSegmenter, exported: Path, tmp_path: Path
 ) -> None:

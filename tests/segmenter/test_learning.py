@@ -56,6 +56,7 @@ def score(segmenter: FewShotSegmenter) -> float:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "gain"), [(1, 0.02), (3, 0.15)])
 def test_what_the_comparison_misses_is_learned(
     count: int, gain: float, real_fits: None, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +80,7 @@ def test_what_gains_nothing_is_left(real_fits: None, monkeypatch: pytest.MonkeyP
     assert np.array_equal(instant.predict(image).mask, fitted.predict(image).mask)
 
 
+@pytest.mark.slow
 def test_seeds_decide_everything_and_files_keep_it(real_fits: None, tmp_path: Path) -> None:
     image = stripes(20)[0]
     first, again, other = fit(2), fit(2), fit(2, seed=1)
@@ -118,6 +120,7 @@ def test_a_stop_leaves_the_comparison(real_fits: None, caplog: pytest.LogCapture
     assert segmenter.predict(stripes(9)[0]).mask.shape == (160, 160)
 
 
+@pytest.mark.slow
 def test_a_stop_after_the_choice_keeps_what_was_fitted(
     real_fits: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_stop_after_the_choice_keeps_what_was_fitted(
     assert score(segmenter) > score(fit(3, seconds=0.0)) + 0.02
 
 
+@pytest.mark.slow
 def test_images_without_the_class_and_unknown_pixels_take_part(real_fits: None) -> None:
     image, mask = stripes(0)
     unknown = mask.copy()
@@ -148,6 +152,7 @@ def test_images_without_the_class_and_unknown_pixels_take_part(real_fits: None) 
     assert segmenter.predict(blank).mask.max() == 0
 
 
+@pytest.mark.slow
 def test_several_classes_compete(real_fits: None) -> None:
     """Two classes in one picture: no pixel's probabilities exceed one, and both are found."""
     pairs = []

@@ -197,6 +197,29 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path: Path, line: str) -> None
     assert len(read_log(tmp_path)[1]) == 1
 
 
+def test_what_was_corrected_by_hand_is_not_replaced(tmp_path: Path) -> None:
+    image, out = photo(tmp_path / "a.jpg"), tmp_path / "out"
+
+    def again(formats: tuple[str, ...] = ("labelme",), **options: bool) -> None:
+        with opened(out, formats, **options) as folder:
+            folder.check([image])
+            if not folder.is_done(image):
+                finish(folder, image)
+
+    again()
+    (out / "a.json").write_text("corrected")
+    again()  # it is done
+    (out / "a_overlay.jpg").unlink()
+    (out / ".svfseg.begun").unlink()  # another image was begun since
+    with pytest.raises(InputError, match=r"a.json was changed since it was written"):
+        again()
+    assert (out / "a.json").read_text() == "corrected"
+    again(overwrite=True)
+    assert (out / "a.json").read_bytes() != b"corrected"
+    photo(image, "blue")
+    again()  # what it wrote itself is its own
+
+
 def test_notes_of_somebody_else_are_no_log(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/predictions.jsonl").write_text("my own notes")

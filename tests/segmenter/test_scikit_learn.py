@@ -83,6 +83,7 @@ def test_the_last_step_of_a_pipeline(fitted: FewShotSegmenter) -> None:
     assert repr(pipeline)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values"), [("size", [64, 96]), ("threshold", [0.99, 0.5])], ids=["size", "threshold"]
 )

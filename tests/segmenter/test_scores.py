@@ -101,6 +101,7 @@ def test_halves_of_the_tasks(tasks: Path, tmp_path: Path) -> None:
         read_tasks(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_it_stopped(
     tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.torture.__main__ import in_a_process, table
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 def test_a_stopped_command_is_given_again_and_ends_well(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -23,7 +24,7 @@ def test_a_stopped_command_is_given_again_and_ends_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize("name", ["fuzz", "service"])
+@pytest.mark.parametrize("name", ["fuzz", pytest.param("service", marks=pytest.mark.slow)])
 def test_nothing_goes_wrong(name: str, tmp_path: Path) -> None:
     part = in_a_process(name, tmp_path, quick=True)
     assert wrongs(part) == []

@@ -147,6 +147,7 @@ def test_from_images_to_masks(voc: Path, tmp_path: Path) -> None:
         assert len(segmenter.features_[1]) == 3
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_what_was_done_is_there_after_a_reload_and_on_another_machine(
     scenes: list[Path], tmp_path: Path
@@ -191,6 +192,7 @@ def test_what_was_done_is_there_after_a_reload_and_on_another_machine(
             page.locator('#images li[data-name="more.png"] small', has_text="% sure").wait_for()
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_two_hundred_images_stream_and_can_be_stopped(tmp_path: Path) -> None:
     source = Image.fromarray(photographs()[0]).resize((96, 96))
@@ -225,6 +227,7 @@ def test_two_hundred_images_stream_and_can_be_stopped(tmp_path: Path) -> None:
             wait_done(page)
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_tools_and_keys(scenes: list[Path], tmp_path: Path) -> None:
     with (

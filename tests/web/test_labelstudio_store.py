@@ -51,6 +51,7 @@ def client(session: LabelStudioSession, **limits: Any) -> TestClient:
     return TestClient(app, raise_server_exceptions=False)
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 def test_every_request_survives_kills_and_full_disks(tmp_path: Path) -> None:
     """A share of ``python -m tests.torture.labelstudio``."""

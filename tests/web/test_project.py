@@ -70,6 +70,7 @@ def learn(project: PageProject) -> Worker:
     return worker
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 def test_every_change_survives_kills_and_full_disks(tmp_path: Path) -> None:
     """A share of ``python -m tests.torture.page``."""
@@ -474,6 +475,7 @@ def test_the_page_works_below_a_path_and_by_a_link_in_a_mail(tmp_path: Path) -> 
         assert client.get("/api/state").status_code == 200
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_two_windows_and_a_slow_click(tmp_path: Path) -> None:
     """Of one image that two windows paint, the later one is asked; a click is kept for its image."""

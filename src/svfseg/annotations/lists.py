@@ -30,7 +30,9 @@ def read_list(path: Path) -> tuple[list[Path], list[Path | None]]:
     try:
         rows = _rows(lines, blanks=path.suffix.lower() == ".txt")
     except csv.Error as error:  # a field of more than 131,072 characters
-        raise InputError(f"{path} cannot be read ({error}): expected image,mask per line") from error
+        raise InputError(
+            f"{path} cannot be read ({error}): expected image,mask per line"
+        ) from error
     images: list[Path] = []
     masks: list[Path | None] = []
     swapped = False

@@ -332,7 +332,7 @@ def run_report(arguments: Sequence[str]) -> None:
     from svfseg.segmenter.report import write_report
 
     page = parsed.predictions / "report.html" if parsed.out is None else parsed.out
-    read = (path for path in files_below([parsed.predictions]) if not is_report(path))
+    read = (path for path in files_below([parsed.predictions]) if path.suffix != ".html")
     check_replaceable(page, is_report, read, parsed.overwrite)
     print(f"wrote {write_report(parsed.predictions, parsed.out)}")
 

@@ -46,6 +46,8 @@ class PredictionFolder:
         self._renamed: set[str] = set()
         self._is_new = False
         self._own: set[Path] = set()
+        self._written: dict[str, dict[str, list[int]]] = {}  # by name, as they were when written
+        self._begun: set[str] = set()
 
     def __enter__(self) -> Self:
         """Take the folder's lock and read its log.
@@ -109,6 +111,7 @@ class PredictionFolder:
         for stem, line in known.items():
             names = self._files_of_line(stem, line)
             self._own |= {(self.out / name).resolve() for name in names}
+            self._written[stem] = line.get("written", {})
             if all((self.out / name).is_file() for name in names):
                 self.lines[stem] = line
         # what a stop cut off is written anew
@@ -116,6 +119,7 @@ class PredictionFolder:
         if (self.out / BEGUN).is_file():
             names = os.fsdecode((self.out / BEGUN).read_bytes()).splitlines()
             self._own |= {(self.out / name).resolve() for name in names}
+            self._begun = set(names)
 
     def begin(self) -> None:
         """Write the head of a new log."""
@@ -208,7 +212,23 @@ class PredictionFolder:
             )  # fmt: skip
         for name in self.files_of(stem):
             self._check_file(self.out / name, sources, self._own)
+        changed = self._changed(stem)
+        if changed and not self.overwrite and not self.is_done(image):
+            raise InputError(
+                f"{self.out / changed[0]} was changed since it was written, and would be replaced, "
+                f"as {image} is to be outlined anew: move it away, or choose another folder",
+                settings=("out", "overwrite"),
+            )
         stems[stem] = image
+
+    def _changed(self, stem: str) -> list[str]:
+        """Name the files of an image that somebody changed since they were written."""
+        return [
+            name
+            for name, state in self._written.get(stem, {}).items()
+            if name not in self._begun and (self.out / name).is_file()
+            and _content_state(self.out / name) != state
+        ]  # fmt: skip
 
     def _check_file(self, target: Path, sources: set[Path], own: set[Path]) -> None:
         if not os.path.lexists(target):
@@ -251,6 +271,10 @@ class PredictionFolder:
 
     def add(self, stem: str, line: dict[str, Any]) -> None:
         """Write the line of an image that is done."""
+        files = {name: self.out / name for name in self.files_of(stem)}
+        line.setdefault(
+            "written", {n: _content_state(path) for n, path in files.items() if path.is_file()}
+        )
         self.lines[stem] = line
         self.write(line)
 
@@ -269,6 +293,12 @@ def digest_of(image: Path) -> str:
         raise InputError(f"{image} is not a regular file: give a picture")
     with image.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def _content_state(path: Path) -> list[int]:
+    """Give what changes with a file's content, and is kept where a folder is copied with times."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def state_of(image: Path) -> list[int]:

@@ -4,8 +4,6 @@ import errno
 import hashlib
 import io
 import json
-import math
-import numbers
 import tempfile
 import zipfile
 import zlib
@@ -303,7 +301,7 @@ def _odd_type(metadata: Mapping[str, Any]) -> str:
 
 def _is_number(value: object) -> bool:
     # a whole number of hundreds of digits is larger than any that computations have
-    return isinstance(value, numbers.Real) and abs(value) < LARGEST_NUMBER
+    return isinstance(value, (int, float)) and abs(value) < LARGEST_NUMBER
 
 
 def restore_decoder(path: Path, task: TaskFile, head: Head) -> Decoder | None:
