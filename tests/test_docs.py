@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.torture.__main__ import table as torture_table
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -93,6 +95,7 @@ def commands(path: Path) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_run_as_they_are_printed(
     path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -194,6 +197,12 @@ def test_every_result_row_has_its_command_and_setting() -> None:
 def test_the_table_of_masks_is_made_from_its_rows() -> None:
     masks = script("masks")
     assert masks.table() in (ROOT / "docs" / "own-data.md").read_text()
+
+
+def test_the_tables_of_reliability_are_made_from_their_counts() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    for name in ("torture", "torture_before"):
+        assert torture_table(json.loads((ROOT / f"results/{name}.json").read_text())) in text
 
 
 def test_the_tables_of_the_far_domain_are_made_from_their_rows() -> None:

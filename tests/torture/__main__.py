@@ -5,6 +5,7 @@ python -m tests.torture table results/torture.json
 """
 
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -116,6 +117,10 @@ def _served(found: dict[str, Any]) -> list[tuple[str, str, int]]:
         rows.append((f"{row['clients']} clients at once", text, len(row["wrong"])))
     if row := found.get("silent connections"):
         text = f"/health: 99 of 100 within {row['health p99 (s)']:.2f} s"
+        if math.isinf(row["health p99 (s)"]):
+            text = "/health: no answer in 30 s"
+        elif row["late"]:
+            text += f", {len(row['late'])} of {row['health asked']} after more than 1 s"
         rows.append((f"{row['at once']:,} silent connections", text, len(row["wrong"])))
     if row := found.get("large uploads"):
         most = max(each["megabytes"] for each in row["uploads"].values())
