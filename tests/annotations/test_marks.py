@@ -366,3 +366,13 @@ def test_compressed_run_lengths_are_those_of_cocos_own_tools() -> None:
     part = np.random.default_rng(1).random((61, 47)) < 0.4
     own = compressed(run_lengths(part))
     assert coco.encode(np.asfortranarray(part.astype(np.uint8)))["counts"].decode() == own
+
+
+@pytest.mark.parametrize("sides", [(120, 160), (120.0, 160.0), ("120", "160")])
+def test_sides_are_numbers_however_they_are_written(
+    sides: tuple, scene: tuple, tmp_path: Path
+) -> None:
+    path = labelme(tmp_path / "a.json", ("disc", "polygon", SQUARE))
+    content = json.loads(path.read_text()) | {"imageHeight": sides[0], "imageWidth": sides[1]}
+    path.write_text(json.dumps(content))
+    assert share(as_mask(path, scene[0], ["disc"])) == 1

@@ -213,3 +213,14 @@ def test_a_place_on_the_map_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "map.pgw").write_text("0.5\n0\n0\n-0.5\n5e5\n54e5\n")
     placed = {p.name for p in tmp_path.iterdir() if p.suffix != ".pgw" and is_georeferenced(p)}
     assert placed == {"geo.tif", "map.png"}
+
+
+def test_a_picture_of_somebody_else_is_not_turned() -> None:
+    """A fit reads the picture a second time, to turn its mask as the picture is turned."""
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(picture()).save(content, "PNG", exif=exif)
+    own = Image.open(content)
+    assert rgb_of(own, "it", upright=True).shape == (WIDTH, HEIGHT, 3)
+    assert own.size == (WIDTH, HEIGHT)
+    assert orientation_of(own) == 6

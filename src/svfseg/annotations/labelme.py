@@ -62,11 +62,19 @@ def check_shapes(content: Mapping[str, Any], path: object) -> list[Mapping[str, 
 def check_size(content: Mapping[str, Any], image: Array, path: object) -> None:
     """Raise InputError if a labelme file was drawn on an image of another size."""
     size = content.get("imageHeight"), content.get("imageWidth")
-    if None not in size and tuple(map(str, size)) != tuple(map(str, image.shape[:2])):
+    if None not in size and tuple(map(_side, size)) != image.shape[:2]:
         raise InputError(
             f"{path} was drawn on an image of {size[1]}x{size[0]}, this one has "
             f"{image.shape[1]}x{image.shape[0]}: mark it again, or give the image that was marked"
         )
+
+
+def _side(value: Any) -> Any:
+    """A side as a number, where a program wrote it as text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
 
 
 def mark_of(shape: Mapping[str, Any], name: str) -> Mark:

@@ -70,9 +70,13 @@ def rgb_of(image: Image.Image, name: str, upright: bool = False, page: int | Non
     pages = page_count(image, name) if page is None else 1
     if pages > 1:
         logger.warning("%s holds %d pages (frames): the first is read", name, pages)
-    if upright:  # in place, as each copy of a large picture counts
-        decoded(lambda: ImageOps.exif_transpose(image, in_place=True), name)
-    return decoded(lambda: np.asarray(image if image.mode == "RGB" else image.convert("RGB")), name)
+    decoded(image.load, name)  # a PNG says only after its pixels how it is turned
+    picture = image
+    if upright and orientation_of(image) != 1:  # what need not be turned is not copied
+        picture = decoded(lambda: ImageOps.exif_transpose(image), name)
+    return decoded(
+        lambda: np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")), name
+    )
 
 
 def write_picture(path: Path, picture: Image.Image, kind: str, quality: int = 90) -> None:
