@@ -38,8 +38,12 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} is not text in UTF-8: save it in that encoding") from error
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, name: str = "it") -> Any:
     """Read the value of a JSON text, which may be anybody's.
+
+    Args:
+        text: the text.
+        name: what it is called in messages.
 
     Raises:
         InputError: it is not JSON, or so deep or long that it cannot be read.
@@ -47,7 +51,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits are one too
-        raise InputError(f"it is not JSON ({error})") from error
+        raise InputError(f"{name} is not JSON ({error})") from error
 
 
 def read_json(path: Path) -> Any:

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,15 @@ from svfseg.web.labelstudio.images import ImageSource
 from svfseg.web.labelstudio.rle import encode_mask
 from svfseg.web.labelstudio.session import LabelStudioSession
 from tests.torture.page import picture
-from tests.torture.stops import KILLED, REFUSED, count_operations, fill_disk, kill, stopped_at
+from tests.torture.stops import (
+    KILLED,
+    REFUSED,
+    count_operations,
+    die_in,
+    fill_disk,
+    kill,
+    stopped_at,
+)
 
 CONFIG = """<View><Image name="image" value="$photo"/><BrushLabels name="tag" toName="image">
 <Label value="ant"/><Label value="bee"/><Label value="cat"/></BrushLabels></View>"""
@@ -170,29 +177,17 @@ CHANGES: dict[str, Callable[[LabelStudioSession], object]] = {
 }  # fmt: skip
 
 
-def changed(folder: Path, name: str, die_in: int | None = None) -> Callable[[], None]:
+def changed(folder: Path, name: str, statement: int | None = None) -> Callable[[], None]:
     """Make one change of a backend; die at a statement of its transactions."""
 
     def work() -> None:
         session = opened(folder)
-        if die_in is not None:
-            _die_in(session.store.database._sql, die_in)
+        if statement is not None:
+            die_in(session.store.database._sql, statement)
         CHANGES[name](session)
         session.close()
 
     return work
-
-
-def _die_in(sql: sqlite3.Connection, number: int) -> None:
-    seen = 0
-
-    def count(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen - 1 == number:
-            kill()
-
-    sql.set_trace_callback(count)
 
 
 class Sweep:

@@ -6,7 +6,6 @@ python -m tests.torture.page FOLDER STEP
 import io
 import json
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,15 @@ from svfseg import FewShotSegmenter
 from svfseg.segmenter.task_file import read_task
 from svfseg.web.project import PageProject
 from svfseg.web.results import final_mask
-from tests.torture.stops import KILLED, REFUSED, count_operations, fill_disk, kill, stopped_at
+from tests.torture.stops import (
+    KILLED,
+    REFUSED,
+    count_operations,
+    die_in,
+    fill_disk,
+    kill,
+    stopped_at,
+)
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -99,29 +106,17 @@ CHANGES: dict[str, Callable[[PageProject], object]] = {
 }
 
 
-def changed(folder: Path, name: str, die_in: int | None = None) -> Callable[[], None]:
+def changed(folder: Path, name: str, statement: int | None = None) -> Callable[[], None]:
     """Make one change of a project; die at a statement of its transaction."""
 
     def work() -> None:
         project = PageProject(folder)
-        if die_in is not None:
-            _die_in(project.database._sql, die_in)
+        if statement is not None:
+            die_in(project.database._sql, statement)
         CHANGES[name](project)
         project.close()
 
     return work
-
-
-def _die_in(sql: sqlite3.Connection, number: int) -> None:
-    seen = 0
-
-    def count(_: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen - 1 == number:
-            kill()
-
-    sql.set_trace_callback(count)
 
 
 def _outcome_or_error(folder: Path) -> dict[str, object]:

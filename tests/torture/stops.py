@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +21,19 @@ Stop = Callable[[], None]
 def kill() -> None:
     """End the process as `kill -9` does."""
     os._exit(KILLED)
+
+
+def die_in(sql: sqlite3.Connection, number: int) -> None:
+    """End the process at a statement of a database, from 0."""
+    seen = 0
+
+    def count(_: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen - 1 == number:
+            kill()
+
+    sql.set_trace_callback(count)
 
 
 def fill_disk() -> None:

@@ -170,9 +170,9 @@ def _content(path: Path) -> dict[str, Any]:
         raise MissingFileError(f"no marks at {path}")
     text = read_text(path)
     try:
-        content = parse_json(text)
+        content = parse_json(text, f"{path}")
     except InputError as error:
-        raise InputError(f"{path}: {error}; expected marks, or a labelme file") from error
+        raise InputError(f"{error}: expected marks, or a labelme file") from error
     known = {"shapes", "features", "annotations", *KINDS}
     if not isinstance(content, dict) or not content.keys() & known:
         raise InputError(

@@ -226,8 +226,8 @@ def run_predict(arguments: Sequence[str]) -> None:
     if not found and not parsed.watch:
         find_images(parsed.query)  # says what the folders hold instead
     overlays = [parsed.out / f"support_{i}_overlay.jpg" for i in range(1, len(supports) + 1)]
+    read = [*supports, *marks, *found]
     for each in overlays:
-        read = [*supports, *marks, *found]
         check_replaceable(each, lies_in_predictions, read, parsed.overwrite)
     segmenter, task = _segmenter(parsed, supports, marks)
     with ImageProgress() as progress:

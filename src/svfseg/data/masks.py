@@ -174,22 +174,18 @@ def one_class(values: Array, name: str) -> Array:
         array([[  0,   1, 255]], dtype=uint8)
     """
     counts = np.bincount(values.ravel(), minlength=256)
+    middle = 1
     if _is_soft(values, counts):
-        logger.warning(
-            "%s has soft edges or blur (grey values between 0 and 255): from %d on they are the "
-            "class", name, MIDDLE,
-        )  # fmt: skip
-        ids: Array = (values >= MIDDLE).astype(np.uint8)
-        return ids
-    ids = (values != 0).astype(np.uint8)
-    if _is_sloped(values, counts):
+        middle = MIDDLE
+    elif _is_sloped(values, counts):
         middle = int(np.percentile(values[values > 0], 95)) // 2
+    ids: Array = (values >= middle).astype(np.uint8)
+    if middle > 1:
         logger.warning(
-            "%s has soft edges or blur (values that rise from 0 to %d): from %d on they are the "
+            "%s has soft edges or blur (grey values between 0 and %d): from %d on they are the "
             "class", name, int(values.max()), middle,
         )  # fmt: skip
-        sloped: Array = (values >= middle).astype(np.uint8)
-        return sloped
+        return ids
     if counts[1:255].any():
         ids[values == 255] = 255
     return ids

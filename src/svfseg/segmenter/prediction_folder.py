@@ -87,11 +87,6 @@ class PredictionFolder:
         log = self.out / LOG
         if not log.exists():
             return
-        if log.stat().st_size and log.read_bytes()[:1] != b"{":
-            raise InputError(
-                f"{log} is there already, and is not a log of this command: choose another folder",
-                settings=("out",),
-            )
         head, lines = read_log(self.out)
         if head is None:
             return

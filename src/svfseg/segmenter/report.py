@@ -96,6 +96,15 @@ def read_log(out: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     log = out / LOG
     if not log.exists():
         raise MissingFileError(f"there are no predictions in {out}: run svfseg predict first")
+    if not log.is_file():
+        raise InputError(f"{log} is not a regular file: choose another folder", settings=("out",))
+    with log.open("rb") as file:
+        begins = file.read(1)
+    if begins not in (b"", b"{"):  # one line that is not JSON could be one that a stop cut off
+        raise InputError(
+            f"{log} is there already, and is not a log of this command: choose another folder",
+            settings=("out",),
+        )
     rows = read_json_lines(log)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not (number == 1 or _is_line(row)):

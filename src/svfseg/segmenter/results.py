@@ -71,11 +71,11 @@ def segment(
     mask = np.empty((height, width), np.uint8)
     halves = np.empty(maps.logits.shape, np.float16)
     sums = torch.zeros(len(rules), 3, dtype=torch.double)
+    levels, scales = [r.threshold for r in rules], [(r.slope, r.shift) for r in rules]
     # what lies between needs ten times the memory of the result, so it is made of a strip at once
     for rows in _strips(height, width):
-        shares = probabilities(maps.logits[:, rows], [(r.slope, r.shift) for r in rules])
+        shares = probabilities(maps.logits[:, rows], scales)
         halves[:, rows] = shares.half().numpy()
-        levels = [rule.threshold for rule in rules]
         mask[rows] = assign_classes(shares, levels, present).numpy()
         for place, level in enumerate(levels):
             sums[place] += overlap_sums(shares[place], shares[place] > level)

@@ -44,8 +44,9 @@ METADATA, FEATURES, TUNED, ADAPTER, DECODER = (
 
 
 # Bounds of what is unpacked, in bytes; fully tuned networks are the largest.
-LARGEST_NUMBER = 1e300
 MOST_UNPACKED, MOST_JSON = 1_000_000_000, 20_000_000
+# A whole number of hundreds of digits is larger than any that computations have.
+LARGEST_NUMBER = 1e300
 # What every task says of itself.
 _KEYS = (
     "model",
@@ -300,7 +301,6 @@ def _odd_type(metadata: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    # a whole number of hundreds of digits is larger than any that computations have
     return isinstance(value, (int, float)) and abs(value) < LARGEST_NUMBER
 
 

@@ -4,7 +4,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,25 @@ class Database:
         """Close the file; nothing can be read or changed any more."""
         with self.lock:
             self._sql.close()
+
+
+@contextmanager
+def made_whole(path: Path, opened: Callable[[Path], Database]) -> Iterator[Database]:
+    """Make a database beside its place; it is there once all went well, or not at all.
+
+    Args:
+        path: its place.
+        opened: makes or opens one at a path.
+    """
+    fresh = path.with_name(path.name + ".new")
+    for end in ("", "-wal", "-shm"):  # of a stop before
+        Path(f"{fresh}{end}").unlink(missing_ok=True)
+    database = opened(fresh)
+    try:
+        yield database
+    finally:
+        database.close()
+    os.replace(fresh, path)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Decode the images and masks of uploads, whose bytes may be anything."""
 
 import base64
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from svfseg.data.images import Array, rgb_of
 from svfseg.data.masks import ids_of, values_of
 from svfseg.data.opening import open_picture, page_count
 from svfseg.errors import InputError
+from svfseg.files import parse_json
 from svfseg.segmenter.resizing import MULTIPLE
 from svfseg.segmenter.tiling import count_windows
 
@@ -186,11 +186,9 @@ def decode_labelme(
 def _check_labelme(data: bytes, image: Array, max_pixels: int, name: str) -> None:
     """Raise InputError for shapes that would take very long, or fill the memory."""
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{name} is not JSON ({error}): expected a PNG of class ids, or a file of labelme"
-        ) from error
+        content = parse_json(data, name)
+    except InputError as error:
+        raise InputError(f"{error}: expected a PNG of class ids, or a file of labelme") from error
     if not isinstance(content, dict) or "shapes" not in content:
         raise InputError(
             f"{name} is JSON without shapes: expected a PNG of class ids, or a file of labelme"

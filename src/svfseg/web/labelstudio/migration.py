@@ -5,7 +5,6 @@ are moved to a folder of their own, as a copy. A stop at any moment leaves the o
 """
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from svfseg.errors import InputError
 from svfseg.files import read_json, remove_rests, replace_file
+from svfseg.web.database import made_whole
 from svfseg.web.labelstudio.tables import LEAST, MOST, SupportRecord, open_tables, write_support
 from svfseg.web.validation import first_problem, read_state
 
@@ -64,21 +64,13 @@ def migrate(folder: Path, database: Path) -> None:
         number = None
     # a stop could keep an annotation and not count it
     edits = max([state["edits"], *(each["edit"] for each in kept)])
-    fresh = database.with_name(database.name + ".new")
-    for end in ("", "-wal", "-shm"):
-        Path(f"{fresh}{end}").unlink(missing_ok=True)
-    tables = open_tables(fresh)
-    try:
-        with tables.change() as sql:
-            sql.execute(
-                "UPDATE project SET number = ?, label_config = ?, fits = ?, edits = ?, fitted = ?",
-                [number, state["label_config"], state["fits"], edits, state["fitted"]],
-            )
-            for record in sorted(kept, key=lambda each: each["edit"]):
-                write_support(sql, record)
-    finally:
-        tables.close()
-    os.replace(fresh, database)
+    with made_whole(database, open_tables) as tables, tables.change() as sql:
+        sql.execute(
+            "UPDATE project SET number = ?, label_config = ?, fits = ?, edits = ?, fitted = ?",
+            [number, state["label_config"], state["fits"], edits, state["fitted"]],
+        )
+        for record in sorted(kept, key=lambda each: each["edit"]):
+            write_support(sql, record)
 
 
 def finish_migration(folder: Path) -> None:

@@ -5,7 +5,6 @@ are moved to a folder of their own, as a copy. A stop at any moment leaves the o
 """
 
 import logging
-import os
 from pathlib import Path
 from sqlite3 import Connection
 from typing import NotRequired
@@ -16,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from svfseg.data.masks import read_mask
 from svfseg.errors import InputError
 from svfseg.files import read_json
+from svfseg.web.database import made_whole
 from svfseg.web.project.files import StoredFiles, digest_of
 from svfseg.web.project.tables import open_tables
 from svfseg.web.validation import read_state
@@ -74,26 +74,18 @@ def migrate(folder: Path, database: Path, files: StoredFiles) -> None:
     """
     new = {"learned": 0, "thresholds": [], "as_learned": [], "fits": 0, "ticks": 0}
     state = read_state(folder / STATE, _OldState, {"classes": ["thing"], "images": {}, **new})
-    fresh = database.with_name(database.name + ".new")
-    for end in ("", "-wal", "-shm"):
-        Path(f"{fresh}{end}").unlink(missing_ok=True)
-    tables = open_tables(fresh)
-    try:
-        with tables.change() as sql:
-            sql.execute("DELETE FROM classes")
-            sql.executemany("INSERT INTO classes VALUES (?, ?)", enumerate(state["classes"], 1))
-            revision = max(2, state["ticks"])
-            sql.execute("UPDATE project SET revision = ?, classes_revision = ?, marks_revision = ?",
-                        [revision] * 3)  # fmt: skip
-            learned = _save_fit(sql, folder, state, files)
-            for number, (name, image) in enumerate(state["images"].items(), start=1):
-                _save_image(sql, folder, number, name, image)
-                if learned and "found" in image:
-                    _save_results(sql, folder, files, number, name, image["found"], learned)
-                _save_marks(sql, folder, files, number, name, image, len(state["classes"]))
-    finally:
-        tables.close()
-    os.replace(fresh, database)
+    with made_whole(database, open_tables) as tables, tables.change() as sql:
+        sql.execute("DELETE FROM classes")
+        sql.executemany("INSERT INTO classes VALUES (?, ?)", enumerate(state["classes"], 1))
+        revision = max(2, state["ticks"])
+        sql.execute("UPDATE project SET revision = ?, classes_revision = ?, marks_revision = ?",
+                    [revision] * 3)  # fmt: skip
+        learned = _save_fit(sql, folder, state, files)
+        for number, (name, image) in enumerate(state["images"].items(), start=1):
+            _save_image(sql, folder, number, name, image)
+            if learned and "found" in image:
+                _save_results(sql, folder, files, number, name, image["found"], learned)
+            _save_marks(sql, folder, files, number, name, image, len(state["classes"]))
 
 
 def _save_fit(sql: Connection, folder: Path, state: _OldState, files: StoredFiles) -> int:
